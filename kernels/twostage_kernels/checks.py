@@ -1,0 +1,162 @@
+"""Checks of arguments, shared by all ops. Each error names the argument, its value and what is accepted."""
+
+import math
+
+import torch
+from torch import Tensor
+
+IMAGE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; accepted: {', '.join(map(repr, choices))}")
+
+
+def require_positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} is {value!r}; accepted: a finite number above 0")
+
+
+def require_image_pair(prediction: Tensor, target: Tensor) -> None:
+    for name, image in (("prediction", prediction), ("target", target)):
+        if not isinstance(image, Tensor):
+            raise TypeError(f"{name} is a {type(image).__name__}; accepted: a torch.Tensor")
+        if image.ndim != 4:
+            raise ValueError(f"{name} has shape {tuple(image.shape)}; accepted: [B, C, H, W]")
+        if image.dtype not in IMAGE_DTYPES:
+            raise TypeError(f"{name} has dtype {image.dtype}; accepted: float16, bfloat16, float32, float64")
+    if prediction.shape != target.shape:
+        raise ValueError(
+            f"prediction has shape {tuple(prediction.shape)} and target {tuple(target.shape)}; accepted: equal shapes"
+        )
+    if prediction.dtype != target.dtype:
+        raise TypeError(f"prediction has dtype {prediction.dtype} and target {target.dtype}; accepted: equal dtypes")
+    if prediction.device != target.device:
+        raise ValueError(
+            f"prediction is on {prediction.device} and target on {target.device}; accepted: the same device"
+        )
+
+
+def require_window(window_size: int, padding: str, height: int, width: int) -> None:
+    if not isinstance(window_size, int) or window_size < 1 or window_size % 2 == 0:
+        raise ValueError(f"window_size is {window_size!r}; accepted: an odd integer of at least 1")
+    require_choice("padding", padding, ("valid", "same"))
+    if padding == "valid" and min(height, width) < window_size:
+        raise ValueError(
+            f"window_size is {window_size} and the images are {height}x{width}; accepted with padding='valid': "
+            f"images of at least {window_size}x{window_size} (or padding='same')"
+        )
+
+
+def require_weights(weights: tuple[float, float, float]) -> tuple[float, float, float]:
+    try:
+        alpha, beta, gamma = (float(weight) for weight in weights)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"weights is {weights!r}; accepted: three numbers (alpha, beta, gamma)") from error
+    if not all(map(math.isfinite, (alpha, beta, gamma))):
+        raise ValueError(f"weights is {weights!r}; accepted: three finite numbers (alpha, beta, gamma)")
+    return alpha, beta, gamma
+
+
+def per_sample_sigma(sigma: float | Tensor, images: Tensor) -> Tensor:
+    """``sigma`` as a [B] tensor in the precision of the sums, without reading it back from the device."""
+    batch = images.shape[0]
+    dtype = torch.float64 if images.dtype == torch.float64 else torch.float32
+    if not isinstance(sigma, Tensor):
+        require_positive("sigma", float(sigma))
+        return torch.full((batch,), float(sigma), dtype=dtype, device=images.device)
+    if sigma.device != images.device:
+        raise ValueError(f"sigma is on {sigma.device} and the images on {images.device}; accepted: the same device")
+    if not sigma.is_floating_point():
+        raise TypeError(f"sigma has dtype {sigma.dtype}; accepted: a floating-point dtype")
+    if sigma.ndim > 1 or (sigma.ndim == 1 and sigma.shape[0] != batch):
+        raise ValueError(f"sigma has shape {tuple(sigma.shape)}; accepted: a number, a 0-d tensor or [{batch}]")
+    # On a GPU the check would wait for the device; there the caller answers for the values.
+    if sigma.device.type == "cpu" and not torch.compiler.is_compiling() and not bool((sigma > 0).all()):
+        raise ValueError(f"sigma is {sigma.tolist()}; accepted: values above 0")
+    return sigma.detach().to(dtype).expand(batch)
+
+
+def require_defects(
+    target: Tensor,
+    source: Tensor,
+    vertices: Tensor,
+    vertex_count: Tensor,
+    image_index: Tensor,
+    source_index: Tensor,
+    transform: Tensor,
+    blur_sigma: Tensor,
+    strength: Tensor,
+) -> None:
+    for name, image in (("target", target), ("source", source)):
+        if image.ndim != 4:
+            raise ValueError(f"{name} has shape {tuple(image.shape)}; accepted: [N, C, H, W]")
+        if image.dtype not in (*IMAGE_DTYPES, torch.uint8):
+            raise TypeError(f"{name} has dtype {image.dtype}; accepted: float16, bfloat16, float32, float64, uint8")
+    if source.dtype != target.dtype:
+        raise TypeError(f"source has dtype {source.dtype} and target {target.dtype}; accepted: equal dtypes")
+    if source.shape[1] != target.shape[1]:
+        raise ValueError(f"source has {source.shape[1]} channels and target {target.shape[1]}; accepted: equal numbers")
+    polygons = vertex_count.shape[0] if vertex_count.ndim == 1 else 0
+    shapes = {
+        "vertices": (vertices, (polygons, 7, 2)),
+        "vertex_count": (vertex_count, (polygons,)),
+        "image_index": (image_index, (polygons,)),
+        "source_index": (source_index, (polygons,)),
+        "transform": (transform, (polygons, 2, 3)),
+        "blur_sigma": (blur_sigma, (polygons,)),
+        "strength": (strength, (polygons,)),
+    }
+    for name, (tensor, shape) in shapes.items():
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; accepted for {polygons} polygons: {list(shape)}")
+        if tensor.device != target.device:
+            raise ValueError(f"{name} is on {tensor.device} and target on {target.device}; accepted: the same device")
+        integer = name in ("vertex_count", "image_index", "source_index")
+        if integer == tensor.is_floating_point():
+            raise TypeError(
+                f"{name} has dtype {tensor.dtype}; accepted: {'an integer' if integer else 'a floating'} dtype"
+            )
+    # On a GPU these would wait for the device; there the caller answers for the values.
+    if target.device.type == "cpu" and polygons and not torch.compiler.is_compiling():
+        _require_defect_values(
+            target, source, vertices, vertex_count, image_index, source_index, transform, blur_sigma, strength
+        )
+
+
+def _require_defect_values(
+    target: Tensor,
+    source: Tensor,
+    vertices: Tensor,
+    vertex_count: Tensor,
+    image_index: Tensor,
+    source_index: Tensor,
+    transform: Tensor,
+    blur_sigma: Tensor,
+    strength: Tensor,
+) -> None:
+    used = vertex_count != 0
+    in_polygon = torch.arange(7) < vertex_count.unsqueeze(1)
+    problems = (
+        (
+            "vertex_count",
+            ~((vertex_count == 0) | ((vertex_count >= 3) & (vertex_count <= 7))),
+            vertex_count,
+            "0 or 3..7",
+        ),
+        ("vertices", (~vertices.isfinite().all(dim=2) & in_polygon).any(dim=1), vertices, "finite numbers"),
+        ("image_index", _outside(image_index, target.shape[0]), image_index, f"0..{target.shape[0] - 1}"),
+        ("source_index", used & _outside(source_index, source.shape[0]), source_index, f"0..{source.shape[0] - 1}"),
+        ("transform", used & ~transform.isfinite().flatten(1).all(dim=1), transform, "finite numbers"),
+        ("blur_sigma", used & ~(blur_sigma.isfinite() & (blur_sigma >= 0)), blur_sigma, "finite numbers of at least 0"),
+        ("strength", used & ~((strength >= 0) & (strength <= 1)), strength, "0..1"),
+    )
+    for name, wrong, values, accepted in problems:
+        if bool(wrong.any()):
+            polygon = int(wrong.nonzero()[0])
+            raise ValueError(f"{name} of polygon {polygon} is {values[polygon].tolist()}; accepted: {accepted}")
+
+
+def _outside(index: Tensor, size: int) -> Tensor:
+    return (index < 0) | (index >= size)

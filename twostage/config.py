@@ -1,0 +1,256 @@
+"""Configuration: frozen dataclasses, checked when built.
+
+The command line, the TOML file and the Python API all speak these. Every default is the one the committed
+results were made with; ``docs/method.md`` says how each was found.
+"""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from twostage.errors import ConfigError
+
+Skips = Literal["none", "two", "all"]
+Color = Literal["auto", "gray", "rgb"]
+LossName = Literal["ssim+l1", "lpips+ssim", "aw-ssim", "aw-ssim+lpips", "ssim"]
+MapName = Literal["residual", "ssim", "lpips", "features", "combined"]
+
+
+def _require(condition: bool, name: str, value: object, accepted: str) -> None:
+    if not condition:
+        raise ConfigError(f"{name} is {value!r}; accepted: {accepted}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the images are and how they are read."""
+
+    root: Path | None = None
+    """Folder in MVTec layout: train/good, test/<kind>, ground_truth/<kind>/<stem>_mask.*"""
+    manifest: Path | None = None
+    """CSV instead of a folder: columns path, split (train or test), kind, mask (empty where there is none)."""
+    image_size: int | None = 256
+    """Shorter side in pixels after resizing, aspect ratio kept. None keeps every image as it is."""
+    color: Color = "auto"
+    """gray, rgb, or auto: gray where every training image is gray."""
+    validation_fraction: float = 0.1
+    """Share of the normal training images held out for the threshold and the choice of score map."""
+    max_pixels: int = 200_000_000
+    """Images with more pixels than this are refused before they are decoded."""
+
+    def __post_init__(self) -> None:
+        if self.root is not None and self.manifest is not None:
+            raise ConfigError(
+                f"data.root {str(self.root)!r} and data.manifest {str(self.manifest)!r}: give one of them"
+            )
+        _require(
+            self.image_size is None or self.image_size >= 16, "data.image_size", self.image_size, "None, or at least 16"
+        )
+        _require(self.color in ("auto", "gray", "rgb"), "data.color", self.color, "auto, gray or rgb")
+        _require(
+            0 < self.validation_fraction < 1, "data.validation_fraction", self.validation_fraction, "between 0 and 1"
+        )
+        _require(self.max_pixels > 0, "data.max_pixels", self.max_pixels, "above 0")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The autoencoder."""
+
+    patch_size: int = 128
+    """Side of the square patches in pixels: a multiple of 16 from 64 to 512."""
+    latent_channels: int = 100
+    """Channels of the 1x1 latent vector."""
+    skips: Skips = "two"
+    """Which encoder layers are joined to the decoder."""
+
+    def __post_init__(self) -> None:
+        size = self.patch_size
+        _require(64 <= size <= 512 and size % 16 == 0, "model.patch_size", size, "a multiple of 16 from 64 to 512")
+        _require(self.latent_channels >= 1, "model.latent_channels", self.latent_channels, "at least 1")
+        _require(self.skips in ("none", "two", "all"), "model.skips", self.skips, "none, two or all")
+
+
+def _require_range(name: str, value: tuple[float, float], low: float, high: float = math.inf) -> None:
+    ordered = len(value) == 2 and all(map(math.isfinite, value)) and low <= value[0] <= value[1] <= high
+    _require(ordered, name, value, f"(smallest, largest), both finite and from {low} to {high}")
+
+
+@dataclass(frozen=True)
+class DefectConfig:
+    """How the artificial defect generation algorithm (ADGA, Sec. 3.2) draws its defects. Ranges are uniform draws."""
+
+    probability: float = 0.75
+    """Share of stage-2 patches that get defects; the rest stay normal."""
+    max_defects: int = 3
+    """Defects in a defective patch: 1 to this many, at most 8."""
+    size: tuple[float, float] = (0.04, 0.5)
+    """Longest diameter as a share of the patch side, drawn on a logarithmic scale."""
+    elongation: tuple[float, float] = (1.0, 8.0)
+    """Length over width, drawn on a logarithmic scale."""
+    resize: tuple[float, float] = (0.5, 2.0)
+    """Magnification of the cut-out, drawn on a logarithmic scale."""
+    blur_sigma: tuple[float, float] = (0.3, 2.0)
+    """Standard deviation of the Gaussian blur in pixels."""
+    strength: tuple[float, float] = (0.4, 1.0)
+    """Opacity of the cut-out."""
+    brightness: float = 0.3
+    """Largest change of the cut-out's brightness, in units of the image range. 0 keeps the source's own."""
+    contrast: tuple[float, float] = (0.5, 1.5)
+    """Factor on the cut-out's contrast about its mean. (1, 1) keeps the source's own."""
+    sources: Path | None = None
+    """Folder of images to cut from. None cuts from other normal images."""
+    candidates: int = 16
+    """Each target draws its sources from this many that are nearest to it in colour and appearance."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.probability <= 1, "defects.probability", self.probability, "0 to 1")
+        _require(1 <= self.max_defects <= 8, "defects.max_defects", self.max_defects, "1 to 8")
+        _require_range("defects.size", self.size, 0.01, 1)
+        _require_range("defects.elongation", self.elongation, 1)
+        _require_range("defects.resize", self.resize, 0.1, 10)
+        _require_range("defects.blur_sigma", self.blur_sigma, 0, 16)
+        _require_range("defects.strength", self.strength, 0, 1)
+        _require(0 <= self.brightness <= 1, "defects.brightness", self.brightness, "0 to 1")
+        _require_range("defects.contrast", self.contrast, 0, 10)
+        _require(self.candidates >= 1, "defects.candidates", self.candidates, "at least 1")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """One loss of Table 2 and its constants."""
+
+    name: LossName = "aw-ssim"
+    weights: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)
+    """alpha, beta, gamma of AW-SSIM (Eq. 7): luminance, contrast, structure. They are scaled to sum to 1."""
+    similarity_share: float = 0.8
+    """Weight of the (AW-)SSIM term beside L1 or LPIPS (alpha of Eq. 10); the other term gets the rest."""
+    window_size: int = 11
+    """Taps of the Gaussian window in each direction: odd."""
+    sigma: tuple[float, float] = (0.5, 2.5)
+    """Standard deviation of the window at the first and the last step of an epoch, in pixels (Eq. 9)."""
+    sigma_step: float | None = None
+    """k of Eq. 9: sigma grows by this much a step from its first value. None derives it from the steps in an epoch."""
+
+    def __post_init__(self) -> None:
+        names = ("ssim", "ssim+l1", "lpips+ssim", "aw-ssim", "aw-ssim+lpips")
+        _require(self.name in names, "loss.name", self.name, ", ".join(names))
+        finite = len(self.weights) == 3 and all(math.isfinite(weight) and weight >= 0 for weight in self.weights)
+        _require(
+            finite and sum(self.weights) > 0, "loss.weights", self.weights, "three numbers of at least 0, not all 0"
+        )
+        _require(0 <= self.similarity_share <= 1, "loss.similarity_share", self.similarity_share, "0 to 1")
+        odd = self.window_size >= 3 and self.window_size % 2 == 1
+        _require(odd, "loss.window_size", self.window_size, "an odd integer of at least 3")
+        positive = len(self.sigma) == 2 and all(math.isfinite(sigma) and sigma > 0 for sigma in self.sigma)
+        _require(positive, "loss.sigma", self.sigma, "(first, last), both finite and above 0")
+        step = self.sigma_step
+        _require(step is None or (math.isfinite(step) and step >= 0), "loss.sigma_step", step, "None, or at least 0")
+
+    @property
+    def uses_lpips(self) -> bool:
+        return "lpips" in self.name
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage of training."""
+
+    epochs: int
+    loss: LossConfig
+    defective: bool
+    """Whether inputs get artificial defects (the target is always the normal patch)."""
+    learning_rate: float = 2e-4
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 0, "stage.epochs", self.epochs, "at least 0")
+        rate = self.learning_rate
+        _require(math.isfinite(rate) and rate > 0, "stage.learning_rate", rate, "a finite number above 0")
+
+
+def _first_stage() -> StageConfig:
+    return StageConfig(epochs=15, loss=LossConfig("aw-ssim"), defective=False)
+
+
+def _second_stage() -> StageConfig:
+    return StageConfig(epochs=10, loss=LossConfig("aw-ssim+lpips"), defective=True)
+
+
+@dataclass(frozen=True)
+class ScoringConfig:
+    """How an image and its reconstruction become an anomaly map, an image score and a decision."""
+
+    map: MapName | Literal["auto"] = "features"
+    """Which map scores: residual, ssim, lpips, features (LPIPS features in units of their normal spread), combined;
+    auto lets synthetic defects on held-out normal images choose."""
+    lpips: bool = True
+    """Whether the maps made of LPIPS features take part."""
+    smoothing: float | None = 4.0
+    """Standard deviation in pixels of the Gaussian that smooths the map. None lets synthetic defects choose."""
+    overlap: float = 0.5
+    """Share of a patch that neighbouring patches have in common."""
+    image_fraction: float = 0.001
+    """The image score is the mean of this share of its highest map values (of one pixel at least)."""
+    quantile: float = 0.99
+    """The threshold is this quantile of the image scores of held-out normal images."""
+
+    def __post_init__(self) -> None:
+        names = ("auto", "residual", "ssim", "lpips", "features", "combined")
+        _require(self.map in names, "scoring.map", self.map, ", ".join(names))
+        if self.map in ("lpips", "features") and not self.lpips:
+            raise ConfigError(
+                f"scoring.map is {self.map!r} and scoring.lpips is False; accepted without LPIPS: residual, ssim, "
+                "combined, auto"
+            )
+        smoothing = self.smoothing
+        _require(smoothing is None or 0 <= smoothing <= 64, "scoring.smoothing", smoothing, "None, or 0 to 64")
+        _require(0 <= self.overlap < 0.95, "scoring.overlap", self.overlap, "0 to 0.95")
+        _require(0 < self.image_fraction <= 1, "scoring.image_fraction", self.image_fraction, "above 0, up to 1")
+        _require(0 < self.quantile <= 1, "scoring.quantile", self.quantile, "above 0, up to 1")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a training run depends on."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    defects: DefectConfig = field(default_factory=DefectConfig)
+    first_stage: StageConfig = field(default_factory=_first_stage)
+    second_stage: StageConfig = field(default_factory=_second_stage)
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
+    batch_size: int = 16
+    """Patches in a step."""
+    seed: int = 0
+    """Of the initial weights, the order, the patches and the defects."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints."""
+    device: str = "auto"
+    """What trains: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one."""
+    lpips_weights: Path | None = None
+    """File or folder with the LPIPS weights. None looks at TWOSTAGE_LPIPS_WEIGHTS, then downloads the trunk."""
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        _require(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "at least 1")
+        _require(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2**63 - 1")
+        epochs = self.first_stage.epochs + self.second_stage.epochs
+        _require(epochs >= 1, "first_stage.epochs + second_stage.epochs", epochs, "at least 1")
+        patch = self.model.patch_size
+        for name, stage in (("first_stage", self.first_stage), ("second_stage", self.second_stage)):
+            window = stage.loss.window_size
+            _require(window <= patch, f"{name}.loss.window_size", window, f"at most model.patch_size, {patch}")
+        size = self.data.image_size
+        if size is not None and size < patch:
+            raise ConfigError(f"model.patch_size is {patch}; accepted: at most data.image_size, {size}")
+
+    @property
+    def stages(self) -> tuple[StageConfig, ...]:
+        """The stages that train at all, in order."""
+        return tuple(stage for stage in (self.first_stage, self.second_stage) if stage.epochs > 0)
+
+    @property
+    def uses_lpips(self) -> bool:
+        """Whether training or scoring needs the LPIPS weights."""
+        return self.scoring.lpips or any(stage.loss.uses_lpips for stage in self.stages)

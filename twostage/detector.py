@@ -1,0 +1,198 @@
+"""The detector: fit, predict, evaluate, save, load."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from twostage.autoencoder import Autoencoder
+from twostage.calibration import Calibration
+from twostage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from twostage.config import Config
+from twostage.configfile import config_from_dict, config_to_dict
+from twostage.data import Sample, read_image, read_mask, resize_shorter_side
+from twostage.data.patches import to_unit_range
+from twostage.devices import choose_device
+from twostage.errors import CheckpointError, ConfigError, DataError, OutputError
+from twostage.evaluation import Evaluation, Evaluator
+from twostage.fitting import Fitted, fit
+from twostage.lpips import LPIPS, load_lpips_weights
+from twostage.progress import Progress
+from twostage.run_folder import RunFolder
+from twostage.scoring import base_maps, image_score, resize_map
+from twostage.tiling import PATCHES_AT_ONCE, reconstruct
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the detector says of one image. Maps have the size that the image was scored at."""
+
+    score: float
+    """Higher is more anomalous; comparable between images of one detector."""
+    defective: bool
+    """Whether the score is above the detector's threshold."""
+    image: Tensor  # [C, H, W] in [0, 1]
+    reconstruction: Tensor  # [C, H, W] in [0, 1]
+    residual: Tensor  # [H, W]
+    score_map: Tensor  # [H, W]
+
+
+class Detector:
+    """A trained autoencoder with its calibration.
+
+    ``Detector.fit(config)`` trains one; ``predict`` and ``evaluate`` use it; ``save`` and ``Detector.load`` keep it.
+    """
+
+    def __init__(self, config: Config, fitted: Fitted) -> None:
+        self.config = config
+        self.model = fitted.model.eval()
+        self.lpips = fitted.lpips
+        self.color = fitted.color
+        self.calibration = fitted.calibration
+        self.steps = fitted.steps
+
+    @classmethod
+    def fit(
+        cls,
+        config: Config,
+        *,
+        run: Path | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+        lpips: LPIPS | None = None,
+        progress: Progress | None = None,
+    ) -> "Detector":
+        """Check the data, train through both stages, choose score map and threshold on held-out normals.
+
+        Args:
+            config: everything the result depends on.
+            run: folder for the configuration, checkpoints and the history; None trains without.
+            resume: continue the run in ``run`` from its newest intact checkpoint, or from the start if it has none.
+            overwrite: replace an earlier run in ``run``.
+            lpips: the perceptual network, where the caller has it loaded already.
+            progress: is told how far the work is.
+
+        Raises:
+            DataError: the data is not usable; every problem is listed at once, before any training.
+            WeightsError: the LPIPS weights are needed and not found.
+            OutputError: ``run`` cannot be written, already holds a run, or with ``resume`` holds none.
+            CheckpointError: ``resume`` finds only damaged checkpoints, or one of another configuration.
+            NonFiniteLossError: training diverged; the last checkpoint is intact.
+            TrainingInterrupted: Ctrl-C; ``resume`` continues.
+        """
+        if resume and run is None:
+            raise OutputError("resume is True and run is None; accepted: the folder of the run to resume")
+        fitted = fit(
+            config,
+            run=None if run is None else RunFolder(run),
+            resume=resume,
+            overwrite=overwrite,
+            lpips=lpips,
+            progress=progress or Progress(),
+        )
+        return cls(config, fitted)
+
+    def predict(self, image: Tensor | Path) -> Prediction:
+        """Score one image.
+
+        Args:
+            image: a file, or [C, H, W] uint8 or float in [0, 1] with the detector's channels; any H and W.
+
+        Raises:
+            DataError: the image cannot be read, has other channels, or is smaller than a patch after resizing.
+        """
+        if isinstance(image, Path):
+            name = str(image)
+            image = read_image(image, color=self.color, max_pixels=self.config.data.max_pixels)
+        else:
+            name = "image"
+        if image.ndim != 3 or image.shape[0] != self.model.channels:
+            raise DataError(f"{name} has shape {tuple(image.shape)}; accepted: [{self.model.channels}, H, W]")
+        image = to_unit_range(resize_shorter_side(image, self.config.data.image_size))
+        patch = self.config.model.patch_size
+        if min(image.shape[1:]) < patch:
+            raise DataError(f"{name} is {image.shape[1]}x{image.shape[2]} pixels; accepted: at least {patch}x{patch}")
+        device = next(self.model.parameters()).device
+        rebuilt = reconstruct(
+            self.model,
+            image.to(device),
+            patch_size=patch,
+            overlap=self.config.scoring.overlap,
+            batch_size=PATCHES_AT_ONCE,
+        )
+        lpips = self.lpips if self.calibration.needs_lpips else None
+        maps = base_maps(image.to(device), rebuilt, lpips, self.calibration.feature_spread)
+        maps = {name: values.cpu() for name, values in maps.items()}
+        score_map = self.calibration.score(maps)
+        score = image_score(score_map, self.config.scoring.image_fraction)
+        return Prediction(score, score > self.calibration.threshold, image, rebuilt.cpu(), maps["residual"], score_map)
+
+    def evaluate(
+        self,
+        samples: Sequence[Sample],
+        *,
+        on_prediction: Callable[[Sample, Prediction, Tensor | None], None] | None = None,
+        progress: Progress | None = None,
+    ) -> Evaluation:
+        """Metrics over test images, at the resolution of their files.
+
+        Args:
+            samples: test images of any kinds, with masks where they are known.
+            on_prediction: is called with every sample, its prediction and its mask (bool, at the file's resolution).
+
+        Raises:
+            DataError: an image or a mask cannot be read.
+        """
+        progress = progress or Progress()
+        evaluator = Evaluator()
+        limit = self.config.data.max_pixels
+        for done, sample in enumerate(samples, start=1):
+            image = read_image(sample.path, color=self.color, max_pixels=limit)
+            mask = None if sample.mask is None else read_mask(sample.mask, max_pixels=limit)
+            prediction = self.predict(image)
+            full = resize_map(prediction.score_map, (image.shape[1], image.shape[2]))
+            evaluator.add(full, mask, prediction.score, sample.kind, name=f"{sample.kind}/{sample.path.name}")
+            if on_prediction is not None:
+                on_prediction(sample, prediction, mask)
+            progress.update("evaluating", done, len(samples))
+        return evaluator.result()
+
+    def save(self, folder: Path) -> Path:
+        """Write the detector to a folder (safetensors and JSON, atomically); returns the path for :meth:`load`."""
+        calibration, statistics = self.calibration.to_state()
+        tensors = {**{f"model.{name}": value for name, value in self.model.state_dict().items()}, **statistics}
+        metadata = {"config": config_to_dict(self.config), "color": self.color, "calibration": calibration}
+        save_checkpoint(folder, Checkpoint(self.steps, tensors, metadata), keep=1)
+        return folder
+
+    @classmethod
+    def load(cls, folder: Path, *, lpips_weights: Path | None = None, device: str = "auto") -> "Detector":
+        """Read what :meth:`save` wrote.
+
+        Args:
+            lpips_weights: where the LPIPS weights are, if not where they were at training.
+
+        Raises:
+            CheckpointError: the folder holds no detector, a damaged one, or one of another version.
+            WeightsError: the score map needs LPIPS weights and they are not found.
+        """
+        saved = load_checkpoint(folder)
+        try:
+            config = config_from_dict(saved.metadata["config"])
+            color = saved.metadata["color"]
+            calibration = Calibration.from_state(saved.metadata["calibration"], saved.tensors)
+        except KeyError as error:
+            raise CheckpointError(f"{folder} holds a training checkpoint; accepted: a saved detector") from error
+        except ConfigError as error:
+            raise CheckpointError(
+                f"{folder} was saved with a configuration this version does not know: {error}"
+            ) from error
+        target = choose_device(device)
+        model = Autoencoder(1 if color == "gray" else 3, config.model)
+        weights = {name[6:]: value for name, value in saved.tensors.items() if name.startswith("model.")}
+        model.load_state_dict(weights)
+        lpips = None
+        if calibration.needs_lpips:
+            lpips = LPIPS(load_lpips_weights(lpips_weights or config.lpips_weights)).to(target)
+        return cls(config, Fitted(model.to(target), lpips, color, calibration.to(target), saved.step))

@@ -1,0 +1,62 @@
+"""Files that are either whole or not there, also after a crash."""
+
+import os
+import secrets
+from pathlib import Path
+
+from twostage.errors import OutputError
+
+
+def write_bytes_atomic(path: Path, data: bytes) -> None:
+    """Replace the content of ``path``: a reader, or a crash at any moment, sees the old or the new content whole.
+
+    The data is on the disk when this returns.
+
+    Raises:
+        OutputError: the file cannot be written; what was there before is untouched.
+    """
+    # The name is cut, because the file system limits its length in bytes and the suffix needs room.
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.tmp")
+    try:
+        try:
+            write_durable(temporary, data)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error}") from error
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """``write_bytes_atomic`` of the text in UTF-8.
+
+    Raises:
+        OutputError: the file cannot be written; what was there before is untouched.
+    """
+    write_bytes_atomic(path, text.encode())
+
+
+def write_durable(path: Path, data: bytes) -> None:
+    """Create ``path``, which must not exist, and wait until its content (not yet its name) is on the disk.
+
+    Raises:
+        OSError: the file exists or cannot be written.
+    """
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on the disk.
+
+    Raises:
+        OSError: the folder cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,79 @@
+"""The folder of a training run: what lies where, and that nothing in it is lost by accident."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from twostage.config import Config
+from twostage.configfile import config_to_toml
+from twostage.errors import OutputError
+from twostage.files import write_text_atomic
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run. ``config.toml`` marks the folder as one."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.toml"
+
+    @property
+    def history(self) -> Path:
+        return self.path / "history.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def detector(self) -> Path:
+        return self.path / "detector"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def open_new(self, config: Config, *, overwrite: bool = False) -> None:
+        """Make the folder for a new run.
+
+        Args:
+            overwrite: remove what an earlier run left in it; files that no run writes stay.
+
+        Raises:
+            OutputError: it already holds a run and ``overwrite`` is not set, holds other files and no run, or cannot
+                be written.
+        """
+        try:
+            if self.config.exists() and not overwrite:
+                raise OutputError(
+                    f"{self.path} already holds a run; accepted: another folder, resuming it (--resume), or replacing "
+                    "it (--overwrite)"
+                )
+            if not self.config.exists() and self.path.exists() and any(self.path.iterdir()):
+                raise OutputError(f"{self.path} holds files and no run; accepted: a new or empty folder, or a run's")
+            self._remove_earlier_run()
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self.path} cannot be used for a run: {error}") from error
+        write_text_atomic(self.config, config_to_toml(config))
+
+    def require_run(self) -> None:
+        """Raises:
+        OutputError: the folder holds no run.
+        """
+        if not self.config.is_file():
+            raise OutputError(f"{self.path} holds no run (no config.toml); accepted: the folder of a training run")
+
+    def _remove_earlier_run(self) -> None:
+        for folder in (self.checkpoints, self.detector):
+            if folder.exists():
+                shutil.rmtree(folder)
+        for file in (self.history, self.evaluation, self.report):
+            file.unlink(missing_ok=True)

@@ -173,3 +173,13 @@ def test_mvtec_leather_subset(mvtec_leather_subset: Path) -> None:
     kinds = Counter(color=1, cut=2, fold=2, glue=3, poke=3, good=4)
     assert found(mvtec_leather_subset / "leather") == (Counter(good=4), kinds)
     assert "(give one category: this folder holds leather)" in problems(mvtec_leather_subset)
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_data_set(tmp_path)
+
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("twostage.data.layout.os.scandir", refuse)
+    assert f"{root}/train/good: cannot be listed (Permission denied); accepted: a readable folder" in problems(root)

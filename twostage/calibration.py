@@ -14,7 +14,7 @@ from twostage.data import GOOD
 from twostage.data.patches import to_unit_range
 from twostage.defects import DefectSampler
 from twostage.evaluation import Evaluator, threshold_from_normals
-from twostage.features import FeatureSpread, feature_differences, measure_spread
+from twostage.features import FeatureGaussian, feature_pair, fit_gaussian
 from twostage.lpips import LPIPS
 from twostage.scoring import COMBINED, COMBINED_MAPS, LPIPS_MAPS, SMOOTHINGS, Spread, base_maps, image_score, score_map
 
@@ -22,6 +22,7 @@ _PLACE_STREAM = 5
 # A pasted defect that changes a pixel by less than this share of the range is not held against the detector.
 _VISIBLE = 0.02
 _SYNTHETIC_IMAGES = 48
+_FEATURE_IMAGES = 100
 
 Maps = dict[str, Tensor]
 
@@ -45,8 +46,8 @@ class Calibration:
     """Standard deviation in pixels."""
     spreads: dict[str, Spread]
     """Of every base map over the pixels of held-out normal images."""
-    feature_spread: FeatureSpread | None
-    """Of the LPIPS feature differences of held-out normal images; None without LPIPS."""
+    normal_features: FeatureGaussian | None
+    """What LPIPS features of normal images and their reconstructions look like; None without LPIPS."""
     threshold: float
     """An image that scores above it is defective; in the score map the same value bounds the defect."""
     candidates: tuple[Candidate, ...]
@@ -63,33 +64,32 @@ class Calibration:
         return self.map in LPIPS_MAPS
 
     def to(self, device: torch.device) -> "Calibration":
-        spread = None if self.feature_spread is None else self.feature_spread.to(device)
-        return replace(self, feature_spread=spread)
+        features = None if self.normal_features is None else self.normal_features.to(device)
+        return replace(self, normal_features=features)
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What JSON holds of it, and the tensors."""
-        values = asdict(replace(self, feature_spread=None))
-        del values["feature_spread"]
+        values = asdict(replace(self, normal_features=None))
+        del values["normal_features"]
         tensors: dict[str, Tensor] = {}
-        if self.feature_spread is not None:
-            for index, (mean, deviation) in enumerate(
-                zip(self.feature_spread.means, self.feature_spread.deviations, strict=True)
-            ):
+        if self.normal_features is not None:
+            layers = zip(self.normal_features.means, self.normal_features.whitening, strict=True)
+            for index, (mean, whitening) in enumerate(layers):
                 tensors[f"features.{index}.mean"] = mean
-                tensors[f"features.{index}.deviation"] = deviation
+                tensors[f"features.{index}.whitening"] = whitening
         return values, tensors
 
     @classmethod
     def from_state(cls, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "Calibration":
         """The inverse of :meth:`to_state`."""
-        layers = sum(name.startswith("features.") and name.endswith(".mean") for name in tensors)
-        means = tuple(tensors[f"features.{index}.mean"] for index in range(layers))
-        deviations = tuple(tensors[f"features.{index}.deviation"] for index in range(layers))
+        layers = range(sum(name.startswith("features.") and name.endswith(".mean") for name in tensors))
+        means = tuple(tensors[f"features.{index}.mean"] for index in layers)
+        whitening = tuple(tensors[f"features.{index}.whitening"] for index in layers)
         return cls(
             map=values["map"],
             smoothing=values["smoothing"],
             spreads={name: Spread(**spread) for name, spread in values["spreads"].items()},
-            feature_spread=FeatureSpread(means, deviations) if layers else None,
+            normal_features=FeatureGaussian(means, whitening) if means else None,
             threshold=values["threshold"],
             candidates=tuple(Candidate(**candidate) for candidate in values["candidates"]),
         )
@@ -129,42 +129,46 @@ def synthetic_defects(
 def calibrate(
     rebuild: Callable[[Tensor], Tensor],
     lpips: LPIPS | None,
+    trained: Sequence[Tensor],
     normal: Sequence[Tensor],
     sampler: DefectSampler,
     config: ScoringConfig,
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
-    """Measure the normal spreads, choose map and smoothing where they are left open, and set the threshold.
+    """Learn what normal features look like, choose map and smoothing where they are left open, set the threshold.
 
     A choice maximises the mean of pixel and image AuROC on synthetic defects; all else comes from normal images alone.
 
     Args:
         rebuild: the model's reconstruction of an image [C, H, W] in [0, 1].
         lpips: for the maps of its features; None leaves them out.
-        normal: held-out normal images, [C, H, W] each.
-        sampler: of defects for them.
+        trained: normal images the model was trained on, [C, H, W] each; up to a hundred of them, evenly spread,
+            show what normal features look like.
+        normal: held-out normal images; their scores set the threshold.
+        sampler: of defects for the held-out images.
     """
     choose = config.map == "auto" or config.smoothing is None
     pairs = synthetic_defects(normal, sampler) if choose else []
+    shown = _evenly_spread(trained, _FEATURE_IMAGES) if lpips is not None else []
     images = [to_unit_range(image) for image in normal] + [image for image, _ in pairs]
-    rebuilt = []
-    for image in images:
-        rebuilt.append(rebuild(image))
+    total = len(shown) + len(images)
+    done = 0
+
+    def rebuilt(image: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal done
+        other = rebuild(image)
+        done += 1
         if progress is not None:
-            progress(len(rebuilt), len(images))
-    feature_spread = None
+            progress(done, total)
+        return image.to(other.device), other
+
+    features = None
     if lpips is not None:
-        on_device = zip(images[: len(normal)], rebuilt, strict=False)
-        feature_spread = measure_spread(
-            feature_differences(lpips, image.to(other), other) for image, other in on_device
-        )
-
-    def maps_of(index: int) -> Maps:
-        maps = base_maps(images[index].to(rebuilt[index]), rebuilt[index], lpips, feature_spread)
-        return {name: values.cpu() for name, values in maps.items()}
-
-    normal_maps = [maps_of(index) for index in range(len(normal))]
-    defective_maps = [maps_of(index) for index in range(len(normal), len(images))]
+        features = fit_gaussian(feature_pair(lpips, *rebuilt(to_unit_range(image))) for image in shown)
+    every_maps = [
+        {name: values.cpu() for name, values in base_maps(*rebuilt(image), lpips, features).items()} for image in images
+    ]
+    normal_maps, defective_maps = every_maps[: len(normal)], every_maps[len(normal) :]
     spreads = {name: _spread([maps[name] for maps in normal_maps]) for name in normal_maps[0]}
     ranked = _rank(normal_maps, defective_maps, [mask for _, mask in pairs], spreads, config) if pairs else []
     chosen_map = ranked[0].map if ranked else COMBINED if config.map == "auto" else config.map
@@ -173,7 +177,12 @@ def calibrate(
         image_score(score_map(maps, chosen_map, smoothing, spreads), config.image_fraction) for maps in normal_maps
     ]
     threshold = threshold_from_normals(torch.tensor(scores, dtype=torch.float64), config.quantile)
-    return Calibration(chosen_map, smoothing, spreads, feature_spread, threshold, tuple(ranked))
+    return Calibration(chosen_map, smoothing, spreads, features, threshold, tuple(ranked))
+
+
+def _evenly_spread(images: Sequence[Tensor], count: int) -> list[Tensor]:
+    count = min(count, len(images))
+    return [images[index * len(images) // count] for index in range(count)]
 
 
 def _spread(values: Sequence[Tensor]) -> Spread:

@@ -81,21 +81,22 @@ def _require_range(name: str, value: tuple[float, float], low: float, high: floa
 class DefectConfig:
     """How the artificial defect generation algorithm (ADGA, Sec. 3.2) draws its defects. Ranges are uniform draws."""
 
-    probability: float = 0.75
+    probability: float = 0.9
     """Share of stage-2 patches that get defects; the rest stay normal."""
-    max_defects: int = 3
+    max_defects: int = 4
     """Defects in a defective patch: 1 to this many, at most 8."""
-    size: tuple[float, float] = (0.04, 0.5)
-    """Longest diameter as a share of the patch side, drawn on a logarithmic scale."""
-    elongation: tuple[float, float] = (1.0, 8.0)
+    size: tuple[float, float] = (0.1, 0.9)
+    """Longest diameter of the ellipse that holds the polygon, as a share of the patch side, drawn on a logarithmic
+    scale. No ellipse is narrower than 2 pixels."""
+    elongation: tuple[float, float] = (1.0, 6.0)
     """Length over width, drawn on a logarithmic scale."""
     resize: tuple[float, float] = (0.5, 2.0)
     """Magnification of the cut-out, drawn on a logarithmic scale."""
     blur_sigma: tuple[float, float] = (0.3, 2.0)
     """Standard deviation of the Gaussian blur in pixels."""
-    strength: tuple[float, float] = (0.4, 1.0)
+    strength: tuple[float, float] = (0.7, 1.0)
     """Opacity of the cut-out."""
-    brightness: float = 0.3
+    brightness: float = 0.4
     """Largest change of the cut-out's brightness, in units of the image range. 0 keeps the source's own."""
     contrast: tuple[float, float] = (0.5, 1.5)
     """Factor on the cut-out's contrast about its mean. (1, 1) keeps the source's own."""
@@ -122,6 +123,7 @@ class LossConfig:
     """One loss of Table 2 and its constants."""
 
     name: LossName = "aw-ssim"
+    """What is minimised: 1 - SSIM or AW-SSIM, alone or with L1 or LPIPS."""
     weights: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)
     """alpha, beta, gamma of AW-SSIM (Eq. 7): luminance, contrast, structure. They are scaled to sum to 1."""
     similarity_share: float = 0.8
@@ -138,7 +140,10 @@ class LossConfig:
         _require(self.name in names, "loss.name", self.name, ", ".join(names))
         finite = len(self.weights) == 3 and all(math.isfinite(weight) and weight >= 0 for weight in self.weights)
         _require(
-            finite and sum(self.weights) > 0, "loss.weights", self.weights, "three numbers of at least 0, not all 0"
+            finite and 0 < sum(self.weights) < math.inf,
+            "loss.weights",
+            self.weights,
+            "three numbers of at least 0, not all 0",
         )
         _require(0 <= self.similarity_share <= 1, "loss.similarity_share", self.similarity_share, "0 to 1")
         odd = self.window_size >= 3 and self.window_size % 2 == 1
@@ -158,10 +163,12 @@ class StageConfig:
     """One stage of training."""
 
     epochs: int
+    """Passes over the training patches; 0 leaves the stage out."""
     loss: LossConfig
     defective: bool
     """Whether inputs get artificial defects (the target is always the normal patch)."""
     learning_rate: float = 2e-4
+    """Of Adam."""
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 0, "stage.epochs", self.epochs, "at least 0")
@@ -182,11 +189,11 @@ class ScoringConfig:
     """How an image and its reconstruction become an anomaly map, an image score and a decision."""
 
     map: MapName | Literal["auto"] = "features"
-    """Which map scores: residual, ssim, lpips, features (LPIPS features in units of their normal spread), combined;
+    """Which map scores: residual, ssim, lpips, features (how unusual LPIPS features are), combined;
     auto lets synthetic defects on held-out normal images choose."""
     lpips: bool = True
     """Whether the maps made of LPIPS features take part."""
-    smoothing: float | None = 4.0
+    smoothing: float | None = 0.0
     """Standard deviation in pixels of the Gaussian that smooths the map. None lets synthetic defects choose."""
     overlap: float = 0.5
     """Share of a patch that neighbouring patches have in common."""

@@ -1,4 +1,7 @@
-"""Configurations as plain dictionaries and as TOML files."""
+"""Configurations as plain dictionaries and as TOML files.
+
+TOML has no None. A setting that is a number or None says ``"none"`` instead; a path is left out.
+"""
 
 import dataclasses
 import difflib
@@ -12,6 +15,8 @@ import tomli_w
 
 from twostage.config import Config
 from twostage.errors import ConfigError
+
+_NONE = "none"
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -36,8 +41,8 @@ def load_config(path: Path) -> Config:
 
 
 def config_to_toml(config: Config) -> str:
-    """The configuration as TOML. Values of None, which TOML cannot say, are left out: they are the defaults."""
-    return tomli_w.dumps(_without_none(config_to_dict(config)))
+    """The configuration as TOML, such that :func:`load_config` gives it back."""
+    return tomli_w.dumps(_spell_none(config_to_dict(config), Config))
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
@@ -51,7 +56,7 @@ def config_from_dict(values: dict[str, Any]) -> Config:
     Raises:
         ConfigError: an unknown key, or a value of the wrong type or range; the message names the key.
     """
-    return typing.cast("Config", _build(Config, values, ""))
+    return typing.cast("Config", _build(Config(), values, ""))
 
 
 def _plain(value: Any) -> Any:
@@ -62,48 +67,49 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _without_none(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: _without_none(value) if isinstance(value, dict) else value
-        for key, value in values.items()
-        if value is not None
-    }
+def _spell_none(values: dict[str, Any], cls: type) -> dict[str, Any]:
+    spelled: dict[str, Any] = {}
+    for name, wanted in typing.get_type_hints(cls).items():
+        value = values[name]
+        if dataclasses.is_dataclass(wanted):
+            spelled[name] = _spell_none(value, typing.cast("type", wanted))
+        elif value is not None:
+            spelled[name] = value
+        elif _spells_none(_NONE, typing.get_args(wanted)):
+            spelled[name] = _NONE
+    return spelled
 
 
-def _build(cls: type, values: Any, prefix: str) -> Any:
+def _spells_none(value: Any, options: tuple[Any, ...]) -> bool:
+    """Whether a value means None. A path may be called none: its None is the setting left out, its default."""
+    return value is None or (isinstance(value, str) and value.lower() == _NONE and Path not in options)
+
+
+def _build(base: Any, values: Any, prefix: str) -> Any:
+    """The dataclass ``base`` with the given values in place of its own."""
     if not isinstance(values, dict):
         raise ConfigError(f"{prefix.rstrip('.')} is {values!r}; accepted: a table")
-    known = {field.name for field in dataclasses.fields(cls)}
-    unknown = [key for key in values if key not in known]
-    if unknown:
-        raise ConfigError("; ".join(_unknown(prefix, key, known) for key in unknown))
-    types_of = typing.get_type_hints(cls)
-    defaults = _defaults(cls)
-    built = {}
+    types_of = typing.get_type_hints(type(base))
+    built, problems = {}, []
     for name, value in values.items():
-        wanted = types_of[name]
-        if dataclasses.is_dataclass(wanted):
-            # A table may leave out what its default says, also where the default differs from the class's own.
-            base = _plain(defaults[name]) if name in defaults else {}
-            value = {**base, **value} if isinstance(value, dict) else value
-            built[name] = _build(typing.cast("type", wanted), value, f"{prefix}{name}.")
-        else:
-            built[name] = _convert(value, wanted, f"{prefix}{name}")
+        try:
+            if name not in types_of:
+                raise ConfigError(_unknown(prefix, name, set(types_of)))
+            if dataclasses.is_dataclass(types_of[name]):
+                built[name] = _build(getattr(base, name), value, f"{prefix}{name}.")
+            else:
+                built[name] = _convert(value, types_of[name], f"{prefix}{name}")
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("; ".join(problems))
     try:
-        return cls(**built)
-    except TypeError as error:
-        missing = ", ".join(f"{prefix}{name}" for name in known if name not in values and name not in defaults)
-        raise ConfigError(f"{missing} missing; accepted: a value for each") from error
-
-
-def _defaults(cls: type) -> dict[str, Any]:
-    found = {}
-    for field in dataclasses.fields(cls):
-        if field.default is not dataclasses.MISSING:
-            found[field.name] = field.default
-        elif field.default_factory is not dataclasses.MISSING:
-            found[field.name] = field.default_factory()
-    return found
+        return dataclasses.replace(base, **built)
+    except ConfigError as error:
+        # A stage or a loss cannot say by itself which of the two it is.
+        if str(error).startswith(prefix):
+            raise
+        raise ConfigError(f"{prefix.rstrip('.')}: {error}") from error
 
 
 def _unknown(prefix: str, key: str, known: set[str]) -> str:
@@ -115,9 +121,10 @@ def _unknown(prefix: str, key: str, known: set[str]) -> str:
 def _convert(value: Any, wanted: Any, name: str) -> Any:
     origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
     if origin in (Union, types.UnionType):
-        if value is None and type(None) in arguments:
+        if type(None) in arguments and _spells_none(value, arguments):
             return None
-        return _convert_any(value, [option for option in arguments if option is not type(None)], name)
+        options = [option for option in arguments if option is not type(None)]
+        return _convert_any(value, options, name, nullable=type(None) in arguments)
     if origin is Literal:
         if value not in arguments:
             raise ConfigError(f"{name} is {value!r}; accepted: {', '.join(map(repr, arguments))}")
@@ -128,18 +135,20 @@ def _convert(value: Any, wanted: Any, name: str) -> Any:
         return tuple(_convert(item, option, name) for item, option in zip(value, arguments, strict=True))
     if wanted is Path and isinstance(value, str):
         return Path(value)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
         return float(value)
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
         raise ConfigError(f"{name} is {value!r}; accepted: a value of type {wanted.__name__}")
     return value
 
 
-def _convert_any(value: Any, options: list[Any], name: str) -> Any:
+def _convert_any(value: Any, options: list[Any], name: str, *, nullable: bool) -> Any:
     problems = []
     for option in options:
         try:
             return _convert(value, option, name)
         except ConfigError as error:
             problems.append(str(error).partition("accepted: ")[2])
+    if nullable and Path not in options:
+        problems.append(f'"{_NONE}"')
     raise ConfigError(f"{name} is {value!r}; accepted: {' or '.join(problems)}")

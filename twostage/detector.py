@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from twostage.autoencoder import Autoencoder
@@ -100,15 +101,22 @@ class Detector:
             image: a file, or [C, H, W] uint8 or float in [0, 1] with the detector's channels; any H and W.
 
         Raises:
-            DataError: the image cannot be read, has other channels, or is smaller than a patch after resizing.
+            DataError: the image cannot be read, has other channels or values, or is smaller than a patch after
+                resizing.
         """
         if isinstance(image, Path):
-            name = str(image)
-            image = read_image(image, color=self.color, max_pixels=self.config.data.max_pixels)
-        else:
-            name = "image"
-        if image.ndim != 3 or image.shape[0] != self.model.channels:
+            pixels = read_image(image, color=self.color, max_pixels=self.config.data.max_pixels)
+            return self._predict(pixels, str(image))
+        return self._predict(image, "image")
+
+    def _predict(self, image: Tensor, name: str) -> Prediction:
+        if image.ndim != 3 or image.shape[0] != self.model.channels or image.numel() == 0:
             raise DataError(f"{name} has shape {tuple(image.shape)}; accepted: [{self.model.channels}, H, W]")
+        if image.dtype != torch.uint8 and not (image.is_floating_point() and bool(((image >= 0) & (image <= 1)).all())):
+            raise DataError(
+                f"{name} is {image.dtype} and its values are not all from 0 to 1; accepted: uint8, or floating point "
+                "from 0 to 1"
+            )
         image = to_unit_range(resize_shorter_side(image, self.config.data.image_size))
         patch = self.config.model.patch_size
         if min(image.shape[1:]) < patch:
@@ -122,7 +130,7 @@ class Detector:
             batch_size=PATCHES_AT_ONCE,
         )
         lpips = self.lpips if self.calibration.needs_lpips else None
-        maps = base_maps(image.to(device), rebuilt, lpips, self.calibration.feature_spread)
+        maps = base_maps(image.to(device), rebuilt, lpips, self.calibration.normal_features)
         maps = {name: values.cpu() for name, values in maps.items()}
         score_map = self.calibration.score(maps)
         score = image_score(score_map, self.config.scoring.image_fraction)
@@ -142,7 +150,7 @@ class Detector:
             on_prediction: is called with every sample, its prediction and its mask (bool, at the file's resolution).
 
         Raises:
-            DataError: an image or a mask cannot be read.
+            DataError: an image or a mask cannot be read or does not fit, as for :meth:`predict`.
         """
         progress = progress or Progress()
         evaluator = Evaluator()
@@ -150,7 +158,7 @@ class Detector:
         for done, sample in enumerate(samples, start=1):
             image = read_image(sample.path, color=self.color, max_pixels=limit)
             mask = None if sample.mask is None else read_mask(sample.mask, max_pixels=limit)
-            prediction = self.predict(image)
+            prediction = self._predict(image, str(sample.path))
             full = resize_map(prediction.score_map, (image.shape[1], image.shape[2]))
             evaluator.add(full, mask, prediction.score, sample.kind, name=f"{sample.kind}/{sample.path.name}")
             if on_prediction is not None:
@@ -159,7 +167,11 @@ class Detector:
         return evaluator.result()
 
     def save(self, folder: Path) -> Path:
-        """Write the detector to a folder (safetensors and JSON, atomically); returns the path for :meth:`load`."""
+        """Write the detector to a folder (safetensors and JSON, atomically); returns the path for :meth:`load`.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
         calibration, statistics = self.calibration.to_state()
         tensors = {**{f"model.{name}": value for name, value in self.model.state_dict().items()}, **statistics}
         metadata = {"config": config_to_dict(self.config), "color": self.color, "calibration": calibration}
@@ -176,6 +188,7 @@ class Detector:
         Raises:
             CheckpointError: the folder holds no detector, a damaged one, or one of another version.
             WeightsError: the score map needs LPIPS weights and they are not found.
+            ConfigError: there is no such device here.
         """
         saved = load_checkpoint(folder)
         try:

@@ -1,7 +1,7 @@
 """Training from a configuration to a calibrated model: data, stages, calibration."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -11,11 +11,6 @@ from twostage.autoencoder import Autoencoder
 from twostage.calibration import Calibration, calibrate
 from twostage.config import Config
 from twostage.configfile import config_to_dict
-from twostage.data import check_images, choose_color, find_samples, require_clean, split_validation
-from twostage.data.loading import load_images
-from twostage.data.patches import PatchStore
-from twostage.defects import DefectSampler, SourcePool
-from twostage.defects.sources import load_sources
 from twostage.devices import choose_device
 from twostage.history import History
 from twostage.lpips import LPIPS, load_lpips_weights
@@ -23,9 +18,8 @@ from twostage.progress import Progress
 from twostage.run_folder import RunFolder
 from twostage.tiling import PATCHES_AT_ONCE, reconstruct
 from twostage.trainer import StepReport, Trainer
+from twostage.training_images import TrainingImages
 
-# Keeps the defects of synthetic validation apart from those of training.
-_VALIDATION_SEED_OFFSET = 1_000_003
 # What may change between the parts of a resumed run.
 _NOT_IN_FINGERPRINT = ("checkpoint_every", "device", "lpips_weights", "scoring")
 
@@ -51,25 +45,21 @@ def fit(
     if run is not None and resume:
         run.require_run()
     if run is not None and not resume:
-        run.open_new(config, overwrite=overwrite)
+        run.require_usable(overwrite=overwrite)
     if lpips is None and config.uses_lpips:
         lpips = LPIPS(load_lpips_weights(config.lpips_weights))
     lpips = lpips.to(device) if lpips is not None and config.uses_lpips else None
 
-    findings = check_images(
-        config.data,
-        patch_size=config.model.patch_size,
-        progress=lambda done, total: progress.update("checking images", done, total),
-    )
-    require_clean(findings)
-    for finding in findings:
-        progress.note(str(finding))
-    images = _TrainingImages.load(config, progress)
+    images = TrainingImages.load(config, progress)
 
     trainer = _trainer(config, images, lpips, device)
-    if resume and run is not None:
+    if run is not None and not resume:
+        # Not before the data has proved usable: an earlier run is replaced by one that can train.
+        run.open_new(config, overwrite=overwrite)
+    if run is not None and resume:
         for message in trainer.resume(run.checkpoints):
             progress.note(f"passed over a damaged checkpoint: {message}")
+        run.record(config)
         progress.note(f"resuming at step {trainer.step} of {trainer.total_steps}")
     history = History(run.history, trainer.total_steps, trainer.step) if run is not None else None
     trainer.run(
@@ -90,6 +80,7 @@ def fit(
     calibration = calibrate(
         rebuild,
         scoring_lpips,
+        images.train,
         images.validation,
         images.validation_sampler(config),
         config.scoring,
@@ -98,7 +89,7 @@ def fit(
     return Fitted(model, scoring_lpips, images.color, calibration, trainer.step)
 
 
-def _trainer(config: Config, images: "_TrainingImages", lpips: LPIPS | None, device: torch.device) -> Trainer:
+def _trainer(config: Config, images: TrainingImages, lpips: LPIPS | None, device: torch.device) -> Trainer:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = Autoencoder(1 if images.color == "gray" else 3, config.model)
@@ -107,12 +98,12 @@ def _trainer(config: Config, images: "_TrainingImages", lpips: LPIPS | None, dev
     return Trainer(
         model.to(device),
         config.stages,
-        PatchStore(images.train, config.model.patch_size, config.seed),
+        images.store(config),
         images.sampler(config),
         lpips,
         batch_size=config.batch_size,
         names=images.names,
-        fingerprint={**fingerprint, "training images": len(images.train)},
+        fingerprint={**fingerprint, "color": images.color, "training images": len(images.train)},
     )
 
 
@@ -125,41 +116,3 @@ def _step_watcher(trainer: Trainer, history: History | None, progress: Progress)
         progress.update("training", report.step + 1, trainer.total_steps, detail)
 
     return watch
-
-
-@dataclass(frozen=True)
-class _TrainingImages:
-    """Normal images in memory, those that train apart from those held out."""
-
-    names: tuple[str, ...]
-    train: list[Tensor]
-    validation: list[Tensor]
-    sources: list[Tensor] | None
-    color: Literal["gray", "rgb"]
-
-    @classmethod
-    def load(cls, config: Config, progress: Progress) -> "_TrainingImages":
-        samples = find_samples(config.data).train
-        color = choose_color([sample.path for sample in samples], config.data.color, max_pixels=config.data.max_pixels)
-        train, held_out = split_validation(samples, config.data.validation_fraction, config.seed)
-        sources = None
-        if config.defects.sources is not None:
-            sources = load_sources(config.defects.sources, config.data, color, smallest=config.model.patch_size)
-
-        def loading(done: int, total: int) -> None:
-            progress.update("loading images", done, total)
-
-        images = load_images([*train, *held_out], config.data, color, loading)
-        names = tuple(str(sample.path) for sample in train)
-        return cls(names, images[: len(train)], images[len(train) :], sources, color)
-
-    def sampler(self, config: Config) -> DefectSampler:
-        pool = SourcePool(self.train, self.sources, config.defects.candidates)
-        return DefectSampler(config.defects, pool, config.model.patch_size, config.seed)
-
-    def validation_sampler(self, config: Config) -> DefectSampler:
-        """One visible defect for every held-out image, cut from the training images."""
-        pool = SourcePool(self.validation, self.sources or self.train, config.defects.candidates)
-        always = replace(config.defects, probability=1.0, max_defects=1)
-        seed = config.seed + _VALIDATION_SEED_OFFSET
-        return DefectSampler(always, pool, config.model.patch_size, seed)

@@ -21,6 +21,7 @@ class History:
 
     def __init__(self, path: Path, total_steps: int, resume_step: int = 0) -> None:
         self.path = path
+        self.total_steps = total_steps
         self.steps_in_row = max(1, total_steps // _ROWS)
         self._pending: list[StepReport] = []
         kept = [row for row in read_history(path) if row["step"] < resume_step] if path.exists() else []
@@ -30,7 +31,7 @@ class History:
         if self._pending and self._pending[-1].moment.stage != report.moment.stage:
             self._write()
         self._pending.append(report)
-        if (report.step + 1) % self.steps_in_row == 0:
+        if (report.step + 1) % self.steps_in_row == 0 or report.step + 1 == self.total_steps:
             self._write()
 
     def _write(self) -> None:

@@ -1,5 +1,6 @@
 """The folder of a training run: what lies where, and that nothing in it is lost by accident."""
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,26 @@ class RunFolder:
     def report(self) -> Path:
         return self.path / "report.html"
 
+    def require_usable(self, *, overwrite: bool = False) -> None:
+        """Check what :meth:`open_new` needs, and change nothing.
+
+        Raises:
+            OutputError: as :meth:`open_new`.
+        """
+        try:
+            if self.config.exists() and not overwrite:
+                raise OutputError(
+                    f"{self.path} already holds a run; accepted: another folder, resuming it (--resume), or replacing "
+                    "it (--overwrite)"
+                )
+            if not self.config.exists() and self.path.exists() and self._holds_files():
+                raise OutputError(f"{self.path} holds files and no run; accepted: a new or empty folder, or a run's")
+            existing = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
+            if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+                raise OutputError(f"{self.path} cannot be used for a run: {existing} is no folder that can be written")
+        except OSError as error:
+            raise OutputError(f"{self.path} cannot be used for a run: {error}") from error
+
     def open_new(self, config: Config, *, overwrite: bool = False) -> None:
         """Make the folder for a new run.
 
@@ -50,18 +71,20 @@ class RunFolder:
             OutputError: it already holds a run and ``overwrite`` is not set, holds other files and no run, or cannot
                 be written.
         """
+        self.require_usable(overwrite=overwrite)
         try:
-            if self.config.exists() and not overwrite:
-                raise OutputError(
-                    f"{self.path} already holds a run; accepted: another folder, resuming it (--resume), or replacing "
-                    "it (--overwrite)"
-                )
-            if not self.config.exists() and self.path.exists() and any(self.path.iterdir()):
-                raise OutputError(f"{self.path} holds files and no run; accepted: a new or empty folder, or a run's")
             self._remove_earlier_run()
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{self.path} cannot be used for a run: {error}") from error
+        self.record(config)
+
+    def record(self, config: Config) -> None:
+        """Write the configuration that the run has now.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
         write_text_atomic(self.config, config_to_toml(config))
 
     def require_run(self) -> None:
@@ -70,6 +93,9 @@ class RunFolder:
         """
         if not self.config.is_file():
             raise OutputError(f"{self.path} holds no run (no config.toml); accepted: the folder of a training run")
+
+    def _holds_files(self) -> bool:
+        return any(not path.name.startswith(".") for path in self.path.iterdir())
 
     def _remove_earlier_run(self) -> None:
         for folder in (self.checkpoints, self.detector):

@@ -8,7 +8,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from twostage.features import FeatureSpread, feature_differences, lpips_map, standardised_map
+from twostage.features import FeatureGaussian, feature_pair, lpips_map, unusual_map
 from twostage.lpips import LPIPS
 from twostage_kernels import ssim
 
@@ -49,25 +49,25 @@ def pixel_maps(image: Tensor, reconstruction: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def base_maps(
-    image: Tensor, reconstruction: Tensor, lpips: LPIPS | None, spread: FeatureSpread | None
+    image: Tensor, reconstruction: Tensor, lpips: LPIPS | None, features: FeatureGaussian | None
 ) -> dict[str, Tensor]:
     """Every map that can be scored by, ``combined`` apart.
 
     Args:
         image, reconstruction: [C, H, W] in [0, 1].
-        lpips: gives the two maps of feature differences; None leaves them out.
-        spread: of the feature differences of normal images; needed where ``lpips`` is given.
+        lpips: gives the two maps of features; None leaves them out.
+        features: what is normal; needed where ``lpips`` is given.
 
     Returns:
         float32 [H, W] each: those of :func:`pixel_maps`, ``lpips`` (the spatial map of the LPIPS distance) and
-        ``features`` (the standardised map of the same features).
+        ``features`` (how unusual the features of the image and of its reconstruction are together).
     """
     maps = pixel_maps(image, reconstruction)
-    if lpips is not None and spread is not None:
-        differences = feature_differences(lpips, image, reconstruction)
+    if lpips is not None and features is not None:
+        pair = feature_pair(lpips, image, reconstruction)
         size = (image.shape[1], image.shape[2])
-        maps["lpips"] = lpips_map(lpips, differences, size)
-        maps["features"] = standardised_map(differences, spread, size)
+        maps["lpips"] = lpips_map(lpips, pair, size)
+        maps["features"] = unusual_map(pair, features, size)
     return maps
 
 

@@ -118,7 +118,7 @@ class Trainer:
         Checkpoints are written to ``checkpoints`` every ``checkpoint_every`` steps, at the end, and on Ctrl-C.
 
         Raises:
-            NonFiniteLossError: the loss became NaN or infinite; the step changed nothing and was not saved.
+            NonFiniteLossError: the loss or a weight became NaN or infinite; the last checkpoint is from before that.
             TrainingInterrupted: Ctrl-C; the finished steps were saved.
         """
         self.model.train()
@@ -174,15 +174,26 @@ class Trainer:
         images = ", ".join(sorted({self.names[index] for index in self.store.image_of(samples).tolist()}))
         return (
             f"the loss is {value} ({parts}) at step {self.step}, sigma {sigma:g}; the batch came from {images}. "
-            "The last checkpoint is intact: resume from it with a smaller learning rate, or look at these images"
+            "The last checkpoint is intact. Look at these images, or train anew with a smaller learning rate"
         )
 
     def save(self, folder: Path) -> Path:
-        """Write a checkpoint from which :meth:`resume` continues bit for bit (on a CPU with as many threads)."""
+        """Write a checkpoint from which :meth:`resume` continues bit for bit (on a CPU with as many threads).
+
+        Raises:
+            NonFiniteLossError: a weight or a moment of the optimiser is NaN or infinite; nothing was written.
+        """
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         if self._optimizer is not None:
             for index, state in self._optimizer.state_dict()["state"].items():
                 tensors.update({f"optimizer.{index}.{name}": state[name] for name in _OPTIMIZER_STATE})
+        # A finite loss can have an infinite gradient: the weights show it one step before the loss does.
+        broken = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
+        if broken:
+            raise NonFiniteLossError(
+                f"{len(broken)} tensors are not finite after step {self.step - 1}, the first is {broken[0]}. "
+                "The last checkpoint is intact. Train anew with a smaller learning rate"
+            )
         return save_checkpoint(folder, Checkpoint(self.step, tensors, {"fingerprint": self.fingerprint}))
 
     def resume(self, folder: Path) -> list[str]:
@@ -192,16 +203,19 @@ class Trainer:
             One message for each newer checkpoint that was damaged and skipped.
 
         Raises:
-            CheckpointError: every checkpoint is damaged, or the newest belongs to another configuration.
+            CheckpointError: every checkpoint is damaged, or the newest belongs to another configuration or is no
+                training checkpoint.
         """
-        if not folder.exists():
+        if not _holds_checkpoints(folder):
             return []
         latest = latest_checkpoint(folder)
         checkpoint = latest.checkpoint
-        saved = checkpoint.metadata["fingerprint"]
-        differing = sorted(key for key in {*saved, *self.fingerprint} if saved.get(key) != self.fingerprint.get(key))
+        if "fingerprint" not in checkpoint.metadata:
+            raise CheckpointError(f"{latest.path} is no training checkpoint; accepted: the checkpoints of a run")
+        saved, own = _flat(checkpoint.metadata["fingerprint"]), _flat(self.fingerprint)
+        differing = sorted(key for key in {*saved, *own} if saved.get(key) != own.get(key))
         if differing:
-            changes = "; ".join(f"{key} was {saved.get(key)!r}, is {self.fingerprint.get(key)!r}" for key in differing)
+            changes = "; ".join(f"{key} was {saved.get(key)!r}, is {own.get(key)!r}" for key in differing)
             raise CheckpointError(f"{folder} holds a run of another configuration: {changes}. Accepted: the same one")
         self.step = checkpoint.step
         weights = {name[6:]: value for name, value in checkpoint.tensors.items() if name.startswith("model.")}
@@ -223,6 +237,19 @@ class Trainer:
                 moments[field] = torch.empty_like(parameter).copy_(moments[field])
         layout = self._optimizer.state_dict()
         self._optimizer.load_state_dict({"state": state, "param_groups": layout["param_groups"]})
+
+
+def _holds_checkpoints(folder: Path) -> bool:
+    """Whether a save was ever finished there. A run that is killed during its first leaves a folder without any."""
+    return folder.is_dir() and any(path.name.startswith(("step-", ".replaced-")) for path in folder.iterdir())
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with keys joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
 
 
 @contextmanager

@@ -23,6 +23,7 @@ def available_backends(op: str, device: torch.device | str = "cpu") -> tuple[str
 
     Raises:
         ValueError: ``op`` is not one of ``aw_ssim``, ``ssim``, ``paste_defects``.
+        RuntimeError: ``device`` names no device of torch.
     """
     torch.device(device)
     if op not in _IMPLEMENTATIONS:

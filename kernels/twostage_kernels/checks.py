@@ -1,11 +1,13 @@
 """Checks of arguments, shared by all ops. Each error names the argument, its value and what is accepted."""
 
 import math
+from numbers import Real
 
 import torch
 from torch import Tensor
 
 IMAGE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+INDEX_DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -14,6 +16,8 @@ def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 
 def require_positive(name: str, value: float) -> None:
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} is a {type(value).__name__}; accepted: a number")
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{name} is {value!r}; accepted: a finite number above 0")
 
@@ -26,6 +30,8 @@ def require_image_pair(prediction: Tensor, target: Tensor) -> None:
             raise ValueError(f"{name} has shape {tuple(image.shape)}; accepted: [B, C, H, W]")
         if image.dtype not in IMAGE_DTYPES:
             raise TypeError(f"{name} has dtype {image.dtype}; accepted: float16, bfloat16, float32, float64")
+        if image.numel() == 0:
+            raise ValueError(f"{name} has shape {tuple(image.shape)}; accepted: at least one pixel")
     if prediction.shape != target.shape:
         raise ValueError(
             f"prediction has shape {tuple(prediction.shape)} and target {tuple(target.shape)}; accepted: equal shapes"
@@ -64,7 +70,7 @@ def per_sample_sigma(sigma: float | Tensor, images: Tensor) -> Tensor:
     batch = images.shape[0]
     dtype = torch.float64 if images.dtype == torch.float64 else torch.float32
     if not isinstance(sigma, Tensor):
-        require_positive("sigma", float(sigma))
+        require_positive("sigma", sigma)
         return torch.full((batch,), float(sigma), dtype=dtype, device=images.device)
     if sigma.device != images.device:
         raise ValueError(f"sigma is on {sigma.device} and the images on {images.device}; accepted: the same device")
@@ -72,10 +78,18 @@ def per_sample_sigma(sigma: float | Tensor, images: Tensor) -> Tensor:
         raise TypeError(f"sigma has dtype {sigma.dtype}; accepted: a floating-point dtype")
     if sigma.ndim > 1 or (sigma.ndim == 1 and sigma.shape[0] != batch):
         raise ValueError(f"sigma has shape {tuple(sigma.shape)}; accepted: a number, a 0-d tensor or [{batch}]")
-    # On a GPU the check would wait for the device; there the caller answers for the values.
-    if sigma.device.type == "cpu" and not torch.compiler.is_compiling() and not bool((sigma > 0).all()):
-        raise ValueError(f"sigma is {sigma.tolist()}; accepted: values above 0")
+    if _can_be_read(sigma) and not bool(((sigma > 0) & sigma.isfinite()).all()):
+        raise ValueError(f"sigma is {sigma.tolist()}; accepted: finite values above 0")
     return sigma.detach().to(dtype).expand(batch)
+
+
+def _can_be_read(tensor: Tensor) -> bool:
+    """Whether looking at the values waits for no device and meets no tensor without values (fake, functional).
+
+    Where it is not so, the caller answers for the values.
+    """
+    plain = type(tensor) in (Tensor, torch.nn.Parameter)
+    return plain and tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def require_defects(
@@ -90,18 +104,24 @@ def require_defects(
     strength: Tensor,
 ) -> None:
     for name, image in (("target", target), ("source", source)):
-        if image.ndim != 4:
-            raise ValueError(f"{name} has shape {tuple(image.shape)}; accepted: [N, C, H, W]")
+        if not isinstance(image, Tensor):
+            raise TypeError(f"{name} is a {type(image).__name__}; accepted: a torch.Tensor")
+        if image.ndim != 4 or 0 in image.shape[1:]:
+            raise ValueError(f"{name} has shape {tuple(image.shape)}; accepted: [N, C, H, W] with at least one pixel")
         if image.dtype not in (*IMAGE_DTYPES, torch.uint8):
             raise TypeError(f"{name} has dtype {image.dtype}; accepted: float16, bfloat16, float32, float64, uint8")
     if source.dtype != target.dtype:
         raise TypeError(f"source has dtype {source.dtype} and target {target.dtype}; accepted: equal dtypes")
     if source.shape[1] != target.shape[1]:
         raise ValueError(f"source has {source.shape[1]} channels and target {target.shape[1]}; accepted: equal numbers")
-    polygons = vertex_count.shape[0] if vertex_count.ndim == 1 else 0
+    if source.device != target.device:
+        raise ValueError(f"source is on {source.device} and target on {target.device}; accepted: the same device")
+    if isinstance(vertex_count, Tensor) and vertex_count.ndim != 1:
+        raise ValueError(f"vertex_count has shape {tuple(vertex_count.shape)}; accepted: [P], one for each polygon")
+    polygons = len(vertex_count)
     shapes = {
-        "vertices": (vertices, (polygons, 7, 2)),
         "vertex_count": (vertex_count, (polygons,)),
+        "vertices": (vertices, (polygons, 7, 2)),
         "image_index": (image_index, (polygons,)),
         "source_index": (source_index, (polygons,)),
         "transform": (transform, (polygons, 2, 3)),
@@ -109,17 +129,18 @@ def require_defects(
         "strength": (strength, (polygons,)),
     }
     for name, (tensor, shape) in shapes.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} is a {type(tensor).__name__}; accepted: a torch.Tensor")
         if tuple(tensor.shape) != shape:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}; accepted for {polygons} polygons: {list(shape)}")
         if tensor.device != target.device:
             raise ValueError(f"{name} is on {tensor.device} and target on {target.device}; accepted: the same device")
         integer = name in ("vertex_count", "image_index", "source_index")
-        if integer == tensor.is_floating_point():
+        if tensor.dtype not in (INDEX_DTYPES if integer else IMAGE_DTYPES):
             raise TypeError(
                 f"{name} has dtype {tensor.dtype}; accepted: {'an integer' if integer else 'a floating'} dtype"
             )
-    # On a GPU these would wait for the device; there the caller answers for the values.
-    if target.device.type == "cpu" and polygons and not torch.compiler.is_compiling():
+    if _can_be_read(vertices):
         _require_defect_values(
             target, source, vertices, vertex_count, image_index, source_index, transform, blur_sigma, strength
         )
@@ -146,7 +167,7 @@ def _require_defect_values(
             "0 or 3..7",
         ),
         ("vertices", (~vertices.isfinite().all(dim=2) & in_polygon).any(dim=1), vertices, "finite numbers"),
-        ("image_index", _outside(image_index, target.shape[0]), image_index, f"0..{target.shape[0] - 1}"),
+        ("image_index", used & _outside(image_index, target.shape[0]), image_index, f"0..{target.shape[0] - 1}"),
         ("source_index", used & _outside(source_index, source.shape[0]), source_index, f"0..{source.shape[0] - 1}"),
         ("transform", used & ~transform.isfinite().flatten(1).all(dim=1), transform, "finite numbers"),
         ("blur_sigma", used & ~(blur_sigma.isfinite() & (blur_sigma >= 0)), blur_sigma, "finite numbers of at least 0"),

@@ -45,7 +45,8 @@ def aw_ssim(
         gets no gradient.
 
     Raises:
-        TypeError: an input is no tensor, or its dtype is not accepted or differs from the other's.
+        TypeError: an image is no tensor, or its dtype is not accepted or differs from the other's; ``sigma``,
+            ``data_range``, ``k1`` or ``k2`` is no number, or a ``sigma`` tensor is not floating-point.
         ValueError: a shape, device, ``sigma``, ``weights``, ``window_size``, ``data_range``, ``k1``, ``k2``,
             ``padding``, ``reduction`` or ``backend`` is not accepted.
         RuntimeError: the named backend is not available here.
@@ -165,14 +166,16 @@ def paste_defects(
     A pixel is inside by the even-odd rule, tested at its centre (x + 0.5, y + 0.5); of two polygons that share an
     edge one owns it. Every target pixel inside reads ``source`` at ``transform`` of its centre (bilinear, the nearest
     edge pixel beyond the border), so position, scale, aspect and rotation are all in ``transform``. The cut-out and its
-    mask are blurred together (Gaussian, cut off at 3 sigma) and blended; later polygons of an image lie on top.
+    mask are blurred together (Gaussian, cut off at 3 sigma rounded up to whole pixels; beyond the image there is
+    nothing) and blended; later polygons of an image lie on top.
 
     Returns:
         The defective images [B, C, H, W] in ``target``'s dtype and their opacity [B, 1, H, W] in [0, 1], float32
         (float64 for float64). Pixels with opacity 0 equal ``target`` bit for bit.
 
     Raises:
-        TypeError: a dtype is not accepted; images may be float16, bfloat16, float32, float64 or uint8.
+        TypeError: an argument is no tensor, or its dtype is not accepted; images may be float16, bfloat16, float32,
+            float64 or uint8.
         ValueError: a shape, device, value or backend does not fit; the message names the argument.
         RuntimeError: the named backend is not available here.
 

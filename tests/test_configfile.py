@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import sys
-import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,7 +63,7 @@ def optional_settings(cls: type, prefix: str = "") -> Iterator[tuple[str, bool, 
         wanted = typing.get_type_hints(cls)[field.name]
         if dataclasses.is_dataclass(wanted):
             yield from optional_settings(typing.cast("type", wanted), f"{prefix}{field.name}.")
-        elif isinstance(wanted, types.UnionType | typing.Union.__class__) and type(None) in typing.get_args(wanted):
+        elif type(None) in typing.get_args(wanted):
             default = field.default if base is None else getattr(base, field.name)
             yield f"{prefix}{field.name}", Path in typing.get_args(wanted), default
 

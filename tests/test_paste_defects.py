@@ -315,6 +315,19 @@ def test_images_stay_within_what_they_are_made_of(
 
 
 @BACKENDS
+def test_untouched_pixels_keep_even_a_negative_zero_and_not_a_number(device: str, backend: str) -> None:
+    target = torch.full((2, 1, 16, 16), -0.0, dtype=torch.float64)
+    target[:, :, 0], target[:, :, :, 0] = float("nan"), float("-inf")
+    unseen = torch.full((1, 1, 16, 16), float("nan"), dtype=torch.float64)
+    images, opacity = defects(SQUARE, KITE, image=[0, 1], blur=[0.4, 0.9], strength=[1.0, 0.0]).paste(
+        target, unseen, device, backend
+    )
+    untouched = (opacity == 0).cpu()
+    assert bool(untouched[1].all())
+    assert torch.equal(images.cpu().view(torch.int64)[untouched], target.view(torch.int64)[untouched])
+
+
+@BACKENDS
 @given(case=random_batches(), data=st.data())
 def test_an_image_does_not_depend_on_its_batch(
     device: str, backend: str, case: tuple[Tensor, Tensor, Defects], data: st.DataObject

@@ -92,7 +92,7 @@ def by_hand(steps: int) -> dict[str, Tensor]:
             inputs, _ = trainer.defects.paste(normal, polygons)
         loss = ReconstructionLoss(stage.loss)(model(inputs), normal, torch.tensor([0.5, 2.5][place]))
         optimizer.zero_grad()
-        loss.total.backward()  # type: ignore[no-untyped-call]
+        loss.total.backward()
         optimizer.step()
     return dict(model.state_dict())
 

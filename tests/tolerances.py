@@ -29,6 +29,10 @@ TOLERANCES = {
     # A score: of a pixel, a sample or the mean.
     "similarity value": Tolerance(1e-12, 1e-6),
     "similarity gradient": Tolerance(1e-10, 1e-5),
+    # Fused kernels take moments about one shift for a whole tile. Where one image is flat and the other is not, or a
+    # window holds one pixel, the true variance is 0 and what rounding leaves of it shows.
+    "fused value, single pixel": Tolerance(1e-11, 5e-5),
+    "fused gradient, flat beside textured": Tolerance(1e-10, 1e-4),
     # No score may exceed 1 by more; equal images score 1 to within it.
     "similarity bound": Tolerance(1e-14, 1e-6),
     # Other packages: their Gaussian window is held in float32.
@@ -42,3 +46,19 @@ TOLERANCES = {
 def tolerance(name: str, dtype: torch.dtype) -> float:
     """The bound called ``name`` for images of ``dtype``."""
     return TOLERANCES[name].at(dtype)
+
+
+# The native kernels, whose gradients are compared as n * data_range * gradient, n being the number of windows.
+# Against the reference in float64, for scores between -1 and 1.
+SCORE = {torch.float32: 2e-6, torch.float64: 1e-13}
+# The centre pixel of a wide window weighs 1/100 and less; where it stands out, moments about it lose two digits.
+WIDE_WINDOW_SCORE = {torch.float32: 1e-5, torch.float64: 1e-11}
+# Of the largest gradient, or absolutely where that is below 1.
+GRADIENT = {torch.float32: 1e-5, torch.float64: 1e-11}
+# Images that lose their digits where moments are taken about 0: absolutely.
+HARD_GRADIENT = 1e-5
+# Against packages that compute in float32 about 0, or in float64 with another window.
+ORACLE_SCORE = 1e-5
+ORACLE_GRADIENT = 1e-4
+# What a gradient handed back in half precision keeps of its largest value.
+HALF_ROUNDING = {torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7}

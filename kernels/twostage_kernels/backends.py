@@ -1,21 +1,31 @@
 """Which implementation of an op runs. ``auto`` takes the first that is available; a named one must be."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from twostage_kernels import reference
+from twostage_kernels import native, reference
 
 Implementation = Callable[..., Any]
-
-# For each op its backends, fastest first.
-_IMPLEMENTATIONS: dict[str, dict[str, Implementation]] = {
-    "aw_ssim": {"reference": reference.aw_ssim_map},
-    "ssim": {"reference": reference.ssim_map},
-    "paste_defects": {"reference": reference.paste_defects},
-}
 BACKEND_NAMES = ("reference", "native", "triton")
+
+
+@dataclass(frozen=True)
+class Backend:
+    implementation: Implementation
+    devices: tuple[str, ...] | None = None  # types of torch.device; None is every one
+
+
+_NATIVE: dict[str, Backend] = {"native": Backend(native.similarity, ("cpu",))} if native.unavailable is None else {}
+# For each op its backends, fastest first.
+_BACKENDS: dict[str, dict[str, Backend]] = {
+    "aw_ssim": {**_NATIVE, "reference": Backend(reference.similarity)},
+    "ssim": {**_NATIVE, "reference": Backend(reference.similarity)},
+    "paste_defects": {"reference": Backend(reference.paste_defects)},
+}
+OPS = tuple(_BACKENDS)
 
 
 def available_backends(op: str, device: torch.device | str = "cpu") -> tuple[str, ...]:
@@ -25,10 +35,21 @@ def available_backends(op: str, device: torch.device | str = "cpu") -> tuple[str
         ValueError: ``op`` is not one of ``aw_ssim``, ``ssim``, ``paste_defects``.
         RuntimeError: ``device`` names no device of torch.
     """
-    torch.device(device)
-    if op not in _IMPLEMENTATIONS:
-        raise ValueError(f"op is {op!r}; accepted: {', '.join(map(repr, _IMPLEMENTATIONS))}")
-    return tuple(_IMPLEMENTATIONS[op])
+    kind = torch.device(device).type
+    if op not in _BACKENDS:
+        raise ValueError(f"op is {op!r}; accepted: {', '.join(map(repr, _BACKENDS))}")
+    return tuple(name for name, backend in _BACKENDS[op].items() if backend.devices is None or kind in backend.devices)
+
+
+def why_unavailable(op: str, backend: str, device: torch.device | str = "cpu") -> str | None:
+    """Why ``backend`` can not run ``op`` on ``device`` here; None where it can."""
+    if backend in available_backends(op, device):
+        return None
+    if backend in _BACKENDS[op]:
+        return f"it has no kernel for {torch.device(device).type}"
+    if backend == "native" and native.unavailable is not None:
+        return native.unavailable
+    return "it has no such kernel"
 
 
 def choose_backend(op: str, device: torch.device, backend: str) -> Implementation:
@@ -46,6 +67,7 @@ def choose_backend(op: str, device: torch.device, backend: str) -> Implementatio
         raise ValueError(f"backend is {backend!r}; accepted: {names}")
     if backend not in available:
         raise RuntimeError(
-            f"backend {backend!r} of {op} is not available on {device}; available: {', '.join(available)}"
+            f"backend {backend!r} of {op} is not available on {device}: {why_unavailable(op, backend, device)}; "
+            f"available: {', '.join(available)}"
         )
-    return _IMPLEMENTATIONS[op][backend]
+    return _BACKENDS[op][backend].implementation

@@ -56,12 +56,8 @@ def aw_ssim(
     weights = checks.require_weights(weights)
     sigma = _check_similarity(prediction, target, sigma, window_size, data_range, k1, k2, padding, reduction)
     score = choose_backend("aw_ssim", prediction.device, backend)
-    precision = sigma.dtype
-    with torch.autocast(prediction.device.type, enabled=False):
-        values = score(
-            prediction.to(precision), target.to(precision), sigma, weights, window_size, data_range, k1, k2, padding
-        )
-        return _reduce(values, reduction)
+    result: Tensor = score(prediction, target, sigma, weights, window_size, data_range, k1, k2, padding, reduction)
+    return result
 
 
 def ssim(
@@ -85,10 +81,8 @@ def ssim(
     """
     sigma = _check_similarity(prediction, target, sigma, window_size, data_range, k1, k2, padding, reduction)
     score = choose_backend("ssim", prediction.device, backend)
-    precision = sigma.dtype
-    with torch.autocast(prediction.device.type, enabled=False):
-        values = score(prediction.to(precision), target.to(precision), sigma, window_size, data_range, k1, k2, padding)
-        return _reduce(values, reduction)
+    result: Tensor = score(prediction, target, sigma, None, window_size, data_range, k1, k2, padding, reduction)
+    return result
 
 
 def aw_ssim_loss(
@@ -108,18 +102,11 @@ def aw_ssim_loss(
 
     Arguments and errors are those of :func:`aw_ssim`.
     """
-    return 1 - aw_ssim(
-        prediction,
-        target,
-        sigma=sigma,
-        weights=weights,
-        window_size=window_size,
-        data_range=data_range,
-        k1=k1,
-        k2=k2,
-        padding=padding,
-        backend=backend,
-    )
+    weights = checks.require_weights(weights)
+    sigma = _check_similarity(prediction, target, sigma, window_size, data_range, k1, k2, padding, "mean")
+    score = choose_backend("aw_ssim", prediction.device, backend)
+    result: Tensor = score(prediction, target, sigma, weights, window_size, data_range, k1, k2, padding, "loss")
+    return result
 
 
 def ssim_loss(
@@ -135,17 +122,10 @@ def ssim_loss(
     backend: str = "auto",
 ) -> Tensor:
     """1 - mean :func:`ssim`: a scalar to minimise. Arguments and errors are those of :func:`ssim`."""
-    return 1 - ssim(
-        prediction,
-        target,
-        sigma=sigma,
-        window_size=window_size,
-        data_range=data_range,
-        k1=k1,
-        k2=k2,
-        padding=padding,
-        backend=backend,
-    )
+    sigma = _check_similarity(prediction, target, sigma, window_size, data_range, k1, k2, padding, "mean")
+    score = choose_backend("ssim", prediction.device, backend)
+    result: Tensor = score(prediction, target, sigma, None, window_size, data_range, k1, k2, padding, "loss")
+    return result
 
 
 def paste_defects(
@@ -212,10 +192,3 @@ def _check_similarity(
     for name, value in (("data_range", data_range), ("k1", k1), ("k2", k2)):
         checks.require_positive(name, value)
     return checks.per_sample_sigma(sigma, prediction)
-
-
-def _reduce(values: Tensor, reduction: str) -> Tensor:
-    if reduction == "none":
-        return values
-    per_sample = values.mean(dim=(1, 2, 3))
-    return per_sample if reduction == "sample" else per_sample.mean()

@@ -2,5 +2,6 @@
 
 from twostage_kernels.reference.aw_ssim import aw_ssim_map, ssim_map
 from twostage_kernels.reference.paste_defects import paste_defects
+from twostage_kernels.reference.similarity import similarity
 
-__all__ = ["aw_ssim_map", "paste_defects", "ssim_map"]
+__all__ = ["aw_ssim_map", "paste_defects", "similarity", "ssim_map"]

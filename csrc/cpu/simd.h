@@ -1,0 +1,190 @@
+// Vectors as wide as the instruction set this translation unit is compiled for. Everything here has internal linkage:
+// the same template compiled for another instruction set must never be taken for it by the linker.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define TWOSTAGE_INLINE inline __attribute__((always_inline))
+#define TWOSTAGE_INLINE_LAMBDA __attribute__((always_inline))
+
+namespace twostage {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+constexpr int kRowGroup = 4;  // rows that the vertical filters sum at once, as many as the registers hold
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+constexpr int kRowGroup = 2;
+#else
+constexpr int kVectorBytes = 16;
+constexpr int kRowGroup = 2;
+#endif
+
+template <typename Body, int... kIndices>
+TWOSTAGE_INLINE void unrolled(std::integer_sequence<int, kIndices...>, Body&& body) {
+    (body(kIndices), ...);
+}
+
+// body(0) ... body(count - 1), unrolled where kCount, which then equals `count`, is not 0.
+template <int kCount, typename Body>
+TWOSTAGE_INLINE void repeat(int count, Body&& body) {
+    if constexpr (kCount != 0)
+        unrolled(std::make_integer_sequence<int, kCount>{}, body);
+    else
+        for (int index = 0; index < count; ++index) body(index);
+}
+
+template <int kCount, typename Body>
+TWOSTAGE_INLINE void repeat(Body&& body) {
+    unrolled(std::make_integer_sequence<int, kCount>{}, body);
+}
+
+template <typename T>
+struct VectorOf;
+template <>
+struct VectorOf<float> {
+    typedef float Type __attribute__((vector_size(kVectorBytes)));
+    typedef float Unaligned __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
+    typedef std::int32_t Index __attribute__((vector_size(kVectorBytes)));
+    typedef std::int32_t Lane;
+};
+template <>
+struct VectorOf<double> {
+    typedef double Type __attribute__((vector_size(kVectorBytes)));
+    typedef double Unaligned __attribute__((vector_size(kVectorBytes), aligned(8), may_alias));
+    typedef std::int64_t Index __attribute__((vector_size(kVectorBytes)));
+    typedef std::int64_t Lane;
+};
+template <typename T>
+using Vector = typename VectorOf<T>::Type;
+
+template <typename T>
+constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(T));
+
+template <typename T>
+TWOSTAGE_INLINE Vector<T> load(const T* from) {
+    return *reinterpret_cast<const typename VectorOf<T>::Unaligned*>(from);
+}
+
+template <typename T>
+TWOSTAGE_INLINE void store(T* to, Vector<T> value) {
+    *reinterpret_cast<typename VectorOf<T>::Unaligned*>(to) = value;
+}
+
+// The first `count` lanes, or all if there are fewer.
+template <typename T>
+TWOSTAGE_INLINE void store_some(T* to, Vector<T> value, std::int64_t count) {
+    if (count >= kLanes<T>) {
+        store(to, value);
+    } else {
+        for (int lane = 0; lane < count; ++lane) to[lane] = value[lane];
+    }
+}
+
+// The first `count` lanes, or all if there are fewer; 0 in the others.
+template <typename T>
+TWOSTAGE_INLINE Vector<T> load_some(const T* from, std::int64_t count) {
+    if (count >= kLanes<T>) return load(from);
+    Vector<T> value{};
+    for (int lane = 0; lane < count; ++lane) value[lane] = from[lane];
+    return value;
+}
+
+// `value` in the lanes begin <= lane < end, 0 in the others, whatever they hold.
+template <typename T>
+TWOSTAGE_INLINE Vector<T> keep_lanes(Vector<T> value, std::int64_t begin, std::int64_t end) {
+    alignas(kVectorBytes) T lanes[kLanes<T>];
+    store(lanes, value);
+    for (int lane = 0; lane < kLanes<T>; ++lane)
+        if (lane < begin || lane >= end) lanes[lane] = 0;
+    return load(lanes);
+}
+
+template <typename T>
+struct Root {
+    Vector<T> root, inverse;
+};
+
+// at_least_zero: a NaN stays one, since the maximum of two numbers is the second where they cannot be compared.
+
+#if defined(__AVX512F__)
+// The hardware's 14 bits, doubled by one Newton step: within 2 units in the last place, several times faster than a
+// division.
+TWOSTAGE_INLINE Vector<float> reciprocal(Vector<float> value) {
+    const Vector<float> guess =
+        reinterpret_cast<Vector<float>>(_mm512_maskz_rcp14_ps(0xffff, reinterpret_cast<__m512>(value)));
+    return guess + guess * (1.0f - value * guess);
+}
+TWOSTAGE_INLINE Root<float> square_root(Vector<float> value) {
+    const Vector<float> guess =
+        reinterpret_cast<Vector<float>>(_mm512_maskz_rsqrt14_ps(0xffff, reinterpret_cast<__m512>(value)));
+    const Vector<float> root = value * guess, half = 0.5f * guess;
+    const Vector<float> error = 0.5f - root * half;
+    const Vector<float> better_half = half + half * error;
+    return {root + root * error, better_half + better_half};
+}
+TWOSTAGE_INLINE Vector<float> at_least_zero(Vector<float> value) {
+    return reinterpret_cast<Vector<float>>(
+        _mm512_maskz_max_ps(0xffff, _mm512_setzero_ps(), reinterpret_cast<__m512>(value)));
+}
+TWOSTAGE_INLINE Vector<double> at_least_zero(Vector<double> value) {
+    return reinterpret_cast<Vector<double>>(
+        _mm512_maskz_max_pd(0xff, _mm512_setzero_pd(), reinterpret_cast<__m512d>(value)));
+}
+TWOSTAGE_INLINE Vector<double> reciprocal(Vector<double> value) { return 1.0 / value; }
+TWOSTAGE_INLINE Root<double> square_root(Vector<double> value) {
+    const Vector<double> root =
+        reinterpret_cast<Vector<double>>(_mm512_maskz_sqrt_pd(0xff, reinterpret_cast<__m512d>(value)));
+    return {root, 1.0 / root};
+}
+#elif defined(__AVX2__)
+TWOSTAGE_INLINE Vector<float> reciprocal(Vector<float> value) {
+    const Vector<float> guess = reinterpret_cast<Vector<float>>(_mm256_rcp_ps(reinterpret_cast<__m256>(value)));
+    return guess + guess * (1.0f - value * guess);
+}
+TWOSTAGE_INLINE Root<float> square_root(Vector<float> value) {
+    const Vector<float> root = reinterpret_cast<Vector<float>>(_mm256_sqrt_ps(reinterpret_cast<__m256>(value)));
+    return {root, reciprocal(root)};
+}
+TWOSTAGE_INLINE Vector<float> at_least_zero(Vector<float> value) {
+    return reinterpret_cast<Vector<float>>(_mm256_max_ps(_mm256_setzero_ps(), reinterpret_cast<__m256>(value)));
+}
+TWOSTAGE_INLINE Vector<double> at_least_zero(Vector<double> value) {
+    return reinterpret_cast<Vector<double>>(_mm256_max_pd(_mm256_setzero_pd(), reinterpret_cast<__m256d>(value)));
+}
+TWOSTAGE_INLINE Vector<double> reciprocal(Vector<double> value) { return 1.0 / value; }
+TWOSTAGE_INLINE Root<double> square_root(Vector<double> value) {
+    const Vector<double> root = reinterpret_cast<Vector<double>>(_mm256_sqrt_pd(reinterpret_cast<__m256d>(value)));
+    return {root, 1.0 / root};
+}
+#else
+template <typename V>
+TWOSTAGE_INLINE V at_least_zero(V value) {
+    const V zero{};
+    return zero > value ? zero : value;
+}
+template <typename V>
+TWOSTAGE_INLINE V reciprocal(V value) {
+    return 1 / value;
+}
+TWOSTAGE_INLINE Root<float> square_root(Vector<float> value) {
+    Vector<float> root{};
+    for (int lane = 0; lane < kLanes<float>; ++lane) root[lane] = __builtin_sqrtf(value[lane]);
+    return {root, 1.0f / root};
+}
+TWOSTAGE_INLINE Root<double> square_root(Vector<double> value) {
+    Vector<double> root{};
+    for (int lane = 0; lane < kLanes<double>; ++lane) root[lane] = __builtin_sqrt(value[lane]);
+    return {root, 1.0 / root};
+}
+#endif
+
+}  // namespace
+}  // namespace twostage

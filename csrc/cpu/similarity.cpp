@@ -1,0 +1,167 @@
+// Cuts the images into tiles, runs them on the best instruction set and adds up what they return.
+#include "../similarity.h"
+
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "thread_pool.h"
+#include "tile.h"
+
+namespace twostage {
+
+namespace {
+
+// Tiles depend on the images' size alone, so the sums do not depend on the number of threads.
+constexpr std::int64_t kTileRows = 256, kTileColumns = 256;
+// Below this many pixels waking a second thread takes longer than the work.
+constexpr std::int64_t kPixelsPerThread = 16384;
+
+std::int64_t parts_of(std::int64_t length, std::int64_t most) { return (length + most - 1) / most; }
+
+std::vector<Tile> cut_into_tiles(const SimilarityParams& p) {
+    const std::int64_t rows = parts_of(p.height, kTileRows), columns = parts_of(p.width, kTileColumns);
+    std::vector<Tile> tiles;
+    tiles.reserve(static_cast<std::size_t>(p.batch * p.channels * rows * columns));
+    for (std::int64_t plane = 0; plane < p.batch * p.channels; ++plane)
+        for (std::int64_t row = 0; row < rows; ++row)
+            for (std::int64_t column = 0; column < columns; ++column)
+                tiles.push_back({plane, p.height * row / rows, p.height * (row + 1) / rows, p.width * column / columns,
+                                 p.width * (column + 1) / columns});
+    return tiles;
+}
+
+// Normalised Gaussian of each sample, centred. Weights too small to change a sum are 0: subnormal ones are slow.
+template <typename T>
+std::vector<T> gaussian_windows(const SimilarityParams& p, const T* sigma) {
+    const int half = p.window_size / 2;
+    std::vector<T> windows(static_cast<std::size_t>(p.batch * p.window_size));
+    std::vector<double> weights(static_cast<std::size_t>(half) + 1);
+    for (std::int64_t sample = 0; sample < p.batch; ++sample) {
+        const double width = static_cast<double>(sigma[sample]);
+        double sum = 0;
+        for (int k = 0; k <= half; ++k) {
+            const double distance = k / width;
+            weights[static_cast<std::size_t>(k)] = std::exp(-0.5 * distance * distance);
+            sum += (k ? 2 : 1) * weights[static_cast<std::size_t>(k)];
+        }
+        T* window = windows.data() + sample * p.window_size + half;
+        for (int k = 0; k <= half; ++k) {
+            const double weight = weights[static_cast<std::size_t>(k)] / sum;
+            window[k] = window[-k] = weight < 1e-30 ? T(0) : static_cast<T>(weight);
+        }
+    }
+    return windows;
+}
+
+bool runs_here(const char* name) {
+#if defined(__x86_64__)
+    if (name[0] == 'p') return true;
+    if (name[3] == '2') return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl");
+#else
+    return name != nullptr;
+#endif
+}
+
+template <typename T>
+const InstructionSet<T>* instruction_sets() {
+    static const std::vector<InstructionSet<T>> sets = [] {
+        const InstructionSet<T> built[] = {
+#if defined(__x86_64__)
+            {"avx512", run_tile_avx512},
+            {"avx2", run_tile_avx2},
+#endif
+            {"plain", run_tile_plain}};
+        std::vector<InstructionSet<T>> found;
+        for (const InstructionSet<T>& set : built)
+            if (runs_here(set.name)) found.push_back(set);
+        return found;
+    }();
+    return sets.data();
+}
+
+// `deficits` are the tiles' sums; tiles of one sample lie together.
+template <typename T>
+void reduce(const SimilarityParams& p, const std::vector<double>& deficits, double windows_per_sample,
+            Reduction reduction, T* value) {
+    const double highest = p.additive ? p.alpha + p.beta + p.gamma : 1.0;
+    const std::size_t tiles = p.batch ? deficits.size() / static_cast<std::size_t>(p.batch) : 0;
+    double total = 0;
+    for (std::int64_t sample = 0; sample < p.batch; ++sample) {
+        double sum = 0;
+        for (std::size_t tile = 0; tile < tiles; ++tile)
+            sum += deficits[static_cast<std::size_t>(sample) * tiles + tile];
+        if (reduction == Reduction::kSample) value[sample] = static_cast<T>(highest - sum / windows_per_sample);
+        total += sum;
+    }
+    const double mean_deficit = total / (static_cast<double>(p.batch) * windows_per_sample);  // NaN for no windows
+    if (reduction == Reduction::kMean) value[0] = static_cast<T>(highest - mean_deficit);
+    if (reduction == Reduction::kLoss) value[0] = static_cast<T>((1 - highest) + mean_deficit);
+}
+
+struct FreeScratch {
+    void operator()(void* memory) const { std::free(memory); }
+};
+
+}  // namespace
+
+void* thread_scratch(std::int64_t bytes) {
+    static thread_local std::unique_ptr<void, FreeScratch> memory;
+    static thread_local std::int64_t size = 0;
+    if (bytes > size) {
+        const std::int64_t rounded = (bytes + 4095) / 4096 * 4096;
+        size = 0;
+        memory.reset(std::aligned_alloc(64, static_cast<std::size_t>(rounded)));
+        if (!memory) throw std::bad_alloc();
+        size = rounded;
+    }
+    return memory.get();
+}
+
+const char* const* cpu_instruction_sets() {
+    static const std::vector<const char*> names = [] {
+        std::vector<const char*> found;
+        const InstructionSet<float>* sets = instruction_sets<float>();
+        do found.push_back(sets->name);
+        while ((sets++)->name[0] != 'p');
+        found.push_back(nullptr);
+        return found;
+    }();
+    return names.data();
+}
+
+template <typename T>
+void similarity_cpu(const SimilarityParams& params, const SimilarityBuffers<T>& buffers, Reduction reduction,
+                    int threads, int instruction_set) {
+    const std::int64_t cut = params.same_padding ? 0 : params.window_size - 1;
+    const std::int64_t map_height = params.height - cut, map_width = params.width - cut;
+    const double windows = static_cast<double>(params.channels) * static_cast<double>(map_height * map_width);
+    const double batch = static_cast<double>(params.batch);
+    const double scale = reduction == Reduction::kSample ? 1 / windows
+                         : reduction == Reduction::kMean ? 1 / (batch * windows)
+                         : reduction == Reduction::kLoss ? -1 / (batch * windows)
+                                                         : 1;
+    const std::vector<T> gaussians = gaussian_windows(params, buffers.sigma);
+    const TileProblem<T> problem{params, buffers, map_height, map_width, gaussians.data(), scale};
+    const std::vector<Tile> tiles = cut_into_tiles(params);
+    std::vector<double> deficits(tiles.size());
+    const RunTile<T> run_tile = instruction_sets<T>()[instruction_set < 0 ? 0 : instruction_set].run_tile;
+    const std::int64_t pixels = params.batch * params.channels * params.height * params.width;
+    const std::int64_t useful = 1 + pixels / kPixelsPerThread;
+    parallel_for(static_cast<std::int64_t>(tiles.size()), static_cast<int>(threads < useful ? threads : useful),
+                 [&](std::int64_t tile) {
+                     deficits[static_cast<std::size_t>(tile)] =
+                         run_tile(problem, tiles[static_cast<std::size_t>(tile)]);
+                 });
+    if (buffers.value != nullptr) reduce(params, deficits, windows, reduction, buffers.value);
+}
+
+template void similarity_cpu<float>(const SimilarityParams&, const SimilarityBuffers<float>&, Reduction, int, int);
+template void similarity_cpu<double>(const SimilarityParams&, const SimilarityBuffers<double>&, Reduction, int, int);
+
+}  // namespace twostage

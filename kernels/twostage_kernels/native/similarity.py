@@ -1,0 +1,67 @@
+"""AW-SSIM and SSIM on the CPU: tensors in, tensors out, addresses in between."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from twostage_kernels.native.extension import extension
+from twostage_kernels.reference.aw_ssim import COMMON_NOISE_VARIANCE
+from twostage_kernels.registration import Settings, Similarity, register_similarity
+
+# Numbers of ImageType and Reduction in csrc/similarity.h.
+_TYPES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
+_REDUCTIONS = {"mean": 0, "sample": 1, "loss": 2, "none": 3}
+_instruction_set = -1  # index into instruction_sets(); -1 takes the best
+
+
+@contextmanager
+def forced_instruction_set(index: int) -> Iterator[None]:
+    """Runs the CPU kernels on one of ``instruction_sets()`` while it lasts, in the whole process."""
+    global _instruction_set
+    before, _instruction_set = _instruction_set, index
+    try:
+        yield
+    finally:
+        _instruction_set = before
+
+
+def _run(
+    prediction: Tensor,
+    target: Tensor,
+    settings: Settings,
+    reduction: str,
+    *,
+    upstream: Tensor | None = None,
+    value: Tensor | None = None,
+    scores: Tensor | None = None,
+    gradients: Sequence[Tensor | None] = (None, None),
+) -> None:
+    assert extension is not None
+    sigma, weights, window_size, data_range, k1, k2, padding = settings
+    alpha, beta, gamma = (1.0, 0.0, 0.0) if weights is None else weights
+    # The names keep the tensors, and with them the addresses, alive.
+    prediction, target, sigma = prediction.contiguous(), target.contiguous(), sigma.contiguous()
+    upstream = None if upstream is None else upstream.contiguous()
+    optional = (upstream, value, scores, *gradients)
+    extension.similarity(
+        prediction.shape,
+        window_size,
+        padding == "same",
+        weights is not None,
+        (alpha, beta, gamma, (k1 * data_range) ** 2, (k2 * data_range) ** 2, COMMON_NOISE_VARIANCE * data_range**2),
+        _TYPES[prediction.dtype],
+        (
+            prediction.data_ptr(),
+            target.data_ptr(),
+            sigma.data_ptr(),
+            *[0 if tensor is None else tensor.data_ptr() for tensor in optional],
+        ),
+        _REDUCTIONS[reduction],
+        torch.get_num_threads(),
+        _instruction_set,
+    )
+
+
+similarity: Similarity = register_similarity("native", "CPU", _run)

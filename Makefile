@@ -62,8 +62,8 @@ clean: ## Remove what was built and cached; the environment stays
 	find . -path './.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # [dev] holds all of [demo]. The lpips package is data here; what it requires (torchvision) is not wanted.
-$(VENV)/.ready-%: $(BIN)/python pyproject.toml setup.py constraints.txt
-	$(if $(OFFLINE),,$(PIP) 'setuptools>=77')
+$(VENV)/.ready-%: $(BIN)/python pyproject.toml setup.py constraints.txt $(CXX_SOURCES)
+	$(if $(OFFLINE),,$(PIP) 'setuptools>=77' 'pybind11>=2.13')
 	$(PIP) --no-build-isolation $(if $(OFFLINE),--no-index --no-deps -e .,-e '.[$*]')
 	$(if $(OFFLINE),,$(PIP) --no-deps lpips)
 	@touch $@ $(if $(filter dev,$*),$(VENV)/.ready-demo)

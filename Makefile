@@ -1,7 +1,7 @@
 # Everything runs in a virtual environment of its own, with the versions of constraints.txt. `make` lists the targets.
 
 PYTHON ?= python3
-# What `make demo`, `make test` and `make bench` pass on to their program, for example ARGS="-k ssim -x".
+# What `make demo` and `make test` pass on to their program, for example ARGS="-k ssim -x".
 ARGS ?=
 # The user's own images for `make demo`; empty: the surfaces that scikit-image carries.
 DATA ?=
@@ -17,7 +17,7 @@ CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test bench check check-format check-lint check-types check-imports check-cxx format clean
+.PHONY: help setup demo test check check-format check-lint check-types check-imports check-cxx format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -51,9 +51,6 @@ format: $(VENV)/.ready-dev ## Rewrite the sources as `make check` wants them
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(if $(CXX_SOURCES),$(BIN)/clang-format -i $(CXX_SOURCES))
-
-bench: $(VENV)/.ready-dev ## Run the benchmarks
-	$(BIN)/python -m benchmarks $(ARGS)
 
 setup: $(VENV)/.ready-dev ## Make the environment with every extra, and nothing else
 

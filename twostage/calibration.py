@@ -1,4 +1,4 @@
-"""What is settled on held-out normal images before any test image is seen: score map, smoothing, threshold."""
+"""What is settled on normal images before any test image is seen: normal features, score map, threshold."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence

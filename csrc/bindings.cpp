@@ -17,23 +17,28 @@ T* pointer(std::uintptr_t address) {
     return reinterpret_cast<T*>(address);
 }
 
+using Addresses = std::array<std::uintptr_t, 10>;
+
 template <typename T>
-void run(const twostage::SimilarityParams& params, int type, const std::array<std::uintptr_t, 8>& a, int reduction,
-         int threads, int instruction_set) {
+void run(const twostage::SimilarityParams& params, int type, const Addresses& a, int reduction, int threads,
+         int instruction_set) {
     const twostage::SimilarityBuffers<T> buffers{
         pointer<const void>(a[0]), pointer<const void>(a[1]), static_cast<twostage::ImageType>(type),
-        pointer<const T>(a[2]),    pointer<const T>(a[3]),    pointer<T>(a[4]),
-        pointer<T>(a[5]),          pointer<T>(a[6]),          pointer<T>(a[7])};
+        pointer<const T>(a[2]),    pointer<const T>(a[3]),    pointer<const twostage::MaskScale<T>>(a[4]),
+        pointer<const T>(a[5]),    pointer<T>(a[6]),          pointer<T>(a[7]),
+        pointer<T>(a[8]),          pointer<T>(a[9])};
     twostage::similarity_cpu<T>(params, buffers, static_cast<twostage::Reduction>(reduction), threads, instruction_set);
 }
 
-// addresses: prediction, target, sigma, upstream, value, map, prediction gradient, target gradient; 0 for null.
-void similarity(const std::array<std::int64_t, 4>& shape, int window_size, bool same_padding, bool additive,
-                const std::array<double, 6>& constants, int type, const std::array<std::uintptr_t, 8>& addresses,
-                int reduction, int threads, int instruction_set) {
+// addresses: those of SimilarityBuffers, in its order; 0 for null.
+void similarity(const std::array<std::int64_t, 4>& shape, int window_size, bool same_padding, int form,
+                const std::array<double, 6>& constants, const std::array<double, 2>& l1, int type,
+                const Addresses& addresses, int reduction, int threads, int instruction_set) {
     const auto [alpha, beta, gamma, c1, c2, noise] = constants;
-    const twostage::SimilarityParams params{shape[0], shape[1], shape[2], shape[3], window_size, same_padding, additive,
-                                            alpha,    beta,     gamma,    c1,       c2,          noise};
+    const twostage::SimilarityParams params{
+        shape[0], shape[1], shape[2], shape[3], window_size, same_padding, static_cast<twostage::Form>(form),
+        alpha,    beta,     gamma,    c1,       c2,          noise,        l1[0],
+        l1[1]};
     const py::gil_scoped_release unlocked;
     const bool in_double = static_cast<twostage::ImageType>(type) == twostage::ImageType::kFloat64;
     (in_double ? run<double> : run<float>)(params, type, addresses, reduction, threads, instruction_set);

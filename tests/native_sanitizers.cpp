@@ -17,7 +17,7 @@ using twostage::Reduction;
 struct Case {
     twostage::SimilarityParams params;
     ImageType type;
-    bool prediction_gradient, target_gradient, map, upstream;
+    bool prediction_gradient, target_gradient, map, upstream, mask;
 };
 
 template <typename T>
@@ -56,6 +56,10 @@ Outputs<T> run(const Case& c, int instruction_set, int threads) {
     const auto prediction = random_pixels(pixels, c.type, 1), target = random_pixels(pixels, c.type, 2);
     const std::vector<T> sigma(static_cast<std::size_t>(p.batch), T(p.window_size == 7 ? 0.5 : 1.5));
     const std::vector<T> upstream(c.upstream ? windows : 0, T(0.5));
+    std::vector<T> mask(c.mask ? static_cast<std::size_t>(p.batch * p.height * p.width) : 0);
+    for (std::size_t i = 0; i < mask.size(); ++i) mask[i] = T(i % 5) / 4;
+    const std::vector<twostage::MaskScale<T>> mask_scales(c.mask ? static_cast<std::size_t>(p.batch) : 0,
+                                                          {T(0.01), T(0.02)});
     const T nan = std::nan("");
     Outputs<T> out{std::vector<T>(static_cast<std::size_t>(p.batch), nan), std::vector<T>(c.map ? windows : 0, nan),
                    std::vector<T>(c.prediction_gradient ? static_cast<std::size_t>(pixels) : 0, nan),
@@ -67,12 +71,16 @@ Outputs<T> run(const Case& c, int instruction_set, int threads) {
                                                  target.data(),
                                                  c.type,
                                                  sigma.data(),
+                                                 mask.empty() ? nullptr : mask.data(),
+                                                 mask.empty() ? nullptr : mask_scales.data(),
                                                  upstream.empty() ? nullptr : upstream.data(),
                                                  out.value.data(),
                                                  pointer(out.map),
                                                  pointer(out.prediction_gradient),
                                                  pointer(out.target_gradient)};
-    twostage::similarity_cpu<T>(p, buffers, Reduction::kSample, threads, instruction_set);
+    const Reduction reduction = p.l1_weight > 0 ? Reduction::kLoss : Reduction::kSample;
+    twostage::similarity_cpu<T>(p, buffers, reduction, threads, instruction_set);
+    if (reduction == Reduction::kLoss) out.value.resize(1);
     return out;
 }
 
@@ -97,9 +105,9 @@ bool check(const Case& c) {
                    agree(other.target_gradient, first.target_gradient);
         }
     if (!good)
-        std::printf("wrong: %ldx%ldx%ldx%ld window %d same %d additive %d type %d\n", long(c.params.batch),
+        std::printf("wrong: %ldx%ldx%ldx%ld window %d same %d form %d type %d\n", long(c.params.batch),
                     long(c.params.channels), long(c.params.height), long(c.params.width), c.params.window_size,
-                    c.params.same_padding, c.params.additive, static_cast<int>(c.type));
+                    c.params.same_padding, static_cast<int>(c.params.form), static_cast<int>(c.type));
     return good;
 }
 
@@ -109,32 +117,38 @@ int main() {
     const std::int64_t shapes[][4] = {{1, 1, 11, 11}, {2, 1, 13, 30}, {1, 2, 37, 12}, {1, 1, 12, 277}, {1, 1, 263, 70}};
     const ImageType types[] = {ImageType::kFloat16, ImageType::kBfloat16, ImageType::kFloat32, ImageType::kFloat64};
     bool good = true;
+    const twostage::Form forms[] = {twostage::Form::kAdditive, twostage::Form::kProduct,
+                                    twostage::Form::kContrastStructure};
     int number = 0;
     for (const auto& shape : shapes)
         for (const int window : {11, 7})
             for (const bool same : {false, true})
-                for (const bool additive : {false, true}) {
+                for (const bool masked : {false, true}) {
+                    const twostage::Form form = forms[number % 3];
+                    const double l1_weight = number % 4 == 1 ? 0.25 : 0;
                     const ImageType type = types[number % 4];
-                    const int outputs = number++ % 3;
-                    Case c{{shape[0], shape[1], shape[2], shape[3], window, same, additive, 0.2, 0.5, 0.3, 1e-4, 9e-4,
-                            1e-8},
+                    const int outputs = number++ / 2 % 3;
+                    Case c{{shape[0], shape[1], shape[2], shape[3], window, same, form, 0.2, 0.5, 0.3, 1e-4, 9e-4, 1e-8,
+                            l1_weight, 1.0},
                            type,
                            outputs != 1,
                            outputs != 0,
                            number % 2 == 0,
-                           number % 5 == 0};
+                           number % 5 == 0,
+                           masked};
                     good = (type == ImageType::kFloat64 ? check<double>(c) : check<float>(c)) && good;
                     c.prediction_gradient = c.target_gradient = c.upstream = false;
                     good = (type == ImageType::kFloat64 ? check<double>(c) : check<float>(c)) && good;
                 }
-    for (const bool additive : {false, true}) {  // nothing but padding around one row, one column, one pixel
+    for (const twostage::Form form : forms) {  // nothing but padding around one row, one column, one pixel
         for (const auto& size : {std::array<std::int64_t, 2>{1, 20}, {20, 1}, {1, 1}}) {
-            const Case c{{1, 1, size[0], size[1], 11, true, additive, 0.2, 0.5, 0.3, 1e-4, 9e-4, 1e-8},
+            const Case c{{1, 1, size[0], size[1], 11, true, form, 0.2, 0.5, 0.3, 1e-4, 9e-4, 1e-8, 0.25, 1.0},
                          ImageType::kFloat32,
                          true,
                          true,
                          true,
-                         false};
+                         false,
+                         form == twostage::Form::kAdditive};
             good = check<float>(c) && good;
         }
     }

@@ -288,7 +288,11 @@ WRONG_ARGUMENTS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"target": GOOD.to(torch.complex64)}, TypeError, "target has dtype torch.complex64; accepted: float16"),
     ({"target": GOOD.double()}, TypeError, "prediction has dtype torch.float32 and target torch.float64"),
     ({"prediction": GOOD[0]}, ValueError, r"prediction has shape \(1, 12, 13\); accepted: \[B, C, H, W\]"),
-    ({"prediction": GOOD[:0], "target": GOOD[:0]}, ValueError, r"prediction has shape \(0, 1, 12, 13\); accepted"),
+    (
+        {"prediction": GOOD[:, :0], "target": GOOD[:, :0]},
+        ValueError,
+        r"prediction has shape \(2, 0, 12, 13\); accepted: \[B, C, H, W\] with at least one pixel",
+    ),
     ({"target": GOOD[:1]}, ValueError, r"prediction has shape \(2, 1, 12, 13\) and target \(1, 1, 12, 13\)"),
     ({"target": GOOD.to("meta")}, ValueError, "prediction is on cpu and target on meta; accepted: the same device"),
     ({"sigma": 0.0}, ValueError, "sigma is 0.0; accepted: a finite number above 0"),
@@ -317,6 +321,13 @@ WRONG_ARGUMENTS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"k1": "a"}, TypeError, "k1 is a str; accepted"),
     ({"k2": -0.03}, ValueError, "k2 is -0.03; accepted"),
     ({"k2": GOOD}, TypeError, "k2 is a Tensor; accepted: a number"),
+    ({"mask": [1.0]}, TypeError, "mask is a list; accepted: a torch.Tensor or None"),
+    ({"mask": GOOD.long()}, TypeError, "mask has dtype torch.int64; accepted: bool or a floating-point dtype"),
+    ({"mask": GOOD[:1]}, ValueError, r"mask has shape \(1, 1, 12, 13\); accepted: \[2, 1, 12, 13\]"),
+    ({"mask": GOOD.to("meta")}, ValueError, "mask is on meta and the images on cpu; accepted: the same device"),
+    ({"mask": -GOOD}, ValueError, "mask has values below 0 or not finite; accepted: finite values of at least 0"),
+    ({"l1_weight": 1.5}, ValueError, "l1_weight is 1.5; accepted: 0 to 1"),
+    ({"l1_weight": "a"}, TypeError, "l1_weight is a str; accepted: a number"),
     ({"padding": "reflect"}, ValueError, "padding is 'reflect'; accepted: 'valid', 'same'"),
     ({"reduction": "sum"}, ValueError, "reduction is 'sum'; accepted: 'mean', 'sample', 'none'"),
     ({"backend": "fast"}, ValueError, "backend is 'fast'; accepted: 'auto', 'reference', 'native', 'triton'"),
@@ -329,7 +340,9 @@ WRONG_ARGUMENTS: list[tuple[dict[str, Any], type[Exception], str]] = [
         pytest.param(op, arguments, error, message, id=f"{op}-{message[:50]}")
         for op in SIMILARITY_OPS
         for arguments, error, message in WRONG_ARGUMENTS
-        if not ("weights" in arguments and op.startswith("ssim")) and not ("reduction" in arguments and "loss" in op)
+        if not ("weights" in arguments and op.startswith("ssim"))
+        and not ("reduction" in arguments and "loss" in op)
+        and not ("l1_weight" in arguments and "loss" not in op)
     ],
 )
 def test_a_wrong_argument_is_named(op: str, arguments: dict[str, Any], error: type[Exception], message: str) -> None:

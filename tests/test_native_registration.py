@@ -14,7 +14,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import twostage_kernels
 from twostage_kernels import aw_ssim, aw_ssim_loss, native, ssim
-from twostage_kernels.functional import Reduction
+from twostage_kernels.functional.similarity import Reduction
 
 if native.unavailable:
     pytest.skip(f"no native backend: {native.unavailable}", allow_module_level=True)
@@ -28,18 +28,27 @@ def image_pair(*shape: int, requires_grad: bool = False, dtype: torch.dtype = to
     return x, y
 
 
+def operator_settings(weights: list[float] | None, *, masked: bool) -> tuple[Any, ...]:
+    mask = torch.ones(2, 1, 14, 15).tril() if masked else None
+    return (torch.tensor([1.5, 0.7]), mask, weights, True, 11, 1.0, 0.01, 0.03, "valid", 0.25)
+
+
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("weights", [[0.2, 0.5, 0.3], None])
 @pytest.mark.parametrize("arguments", [("mean", True, True), ("sample", True, True), ("loss", False, False)], ids=str)
-def test_reduced_operator_is_registered_well(weights: list[float] | None, arguments: tuple[Any, ...]) -> None:
+def test_reduced_operator_is_registered_well(
+    weights: list[float] | None, arguments: tuple[Any, ...], masked: bool
+) -> None:
     images = image_pair(2, 1, 14, 15, requires_grad=arguments[1])
-    settings = (torch.tensor([1.5, 0.7]), weights, 11, 1.0, 0.01, 0.03, "valid")
+    settings = operator_settings(weights, masked=masked)
     torch.library.opcheck(torch.ops.twostage_kernels.native_similarity.default, (*images, *settings, *arguments))
 
 
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("weights", [[0.2, 0.5, 0.3], None])
-def test_map_operators_are_registered_well(weights: list[float] | None) -> None:
+def test_map_operators_are_registered_well(weights: list[float] | None, masked: bool) -> None:
     images = image_pair(2, 1, 14, 15, requires_grad=True)
-    settings = (torch.tensor([1.5, 0.7]), weights, 11, 1.0, 0.01, 0.03, "valid")
+    settings = operator_settings(weights, masked=masked)
     torch.library.opcheck(torch.ops.twostage_kernels.native_similarity_map.default, (*images, *settings))
     upstream = torch.ones(2, 1, 4, 5)
     plain = [image.detach() for image in images]

@@ -11,8 +11,21 @@
 namespace twostage {
 namespace {
 
-// One row of the ring: images, then the moments along the row about the pixel itself. Fields lie `stride` apart.
-enum RowField { kX, kY, kMeanX, kMeanY, kVarianceX, kVarianceY, kCovariance, kRowFields };
+// One row of the ring: images, then the moments along the row about the pixel itself; the last two only with a mask.
+// Fields lie `stride` apart.
+enum RowField {
+    kX,
+    kY,
+    kMeanX,
+    kMeanY,
+    kVarianceX,
+    kVarianceY,
+    kCovariance,
+    kRowFields,
+    kMask = kRowFields,
+    kCoverage,
+    kMaskedRowFields
+};
 // One row of derivatives; the last two only where both gradients are wanted.
 enum DerivativeField { kOffsetX, kSlopeX, kCross, kOffsetY, kSlopeY, kDerivativeFields };
 
@@ -82,9 +95,9 @@ TWOSTAGE_INLINE void column_moments(const T* const* rows, const T* centre, std::
                       load(own + kY * stride) - y0,
                       mean_x[output],
                       mean_y[output],
-                      square_x[output],
-                      square_y[output],
-                      product[output]};
+                      square_x[output] - mean_x[output] * mean_x[output],
+                      square_y[output] - mean_y[output] * mean_y[output],
+                      product[output] - mean_x[output] * mean_y[output]};
     });
 }
 
@@ -96,20 +109,98 @@ __attribute__((noinline)) void own_column_moments(const T* const* rows, std::int
         const T* const* own = rows + output;
         const T* centre = own[taps / 2] + u;
         const Vector<T> x0 = load(centre + kX * stride), y0 = load(centre + kY * stride);
-        Moments<T> sums{x0, y0, {}, {}, {}, {}, {}, {}, {}};
+        Vector<T> mean_x{}, mean_y{}, square_x{}, square_y{}, product{};
         repeat<kTaps>(taps, [&](int tap) TWOSTAGE_INLINE_LAMBDA {
             const T* fields = own[tap] + u;
             const T weight = window[tap];
             const Vector<T> x = (load(fields + kX * stride) - x0) + load(fields + kMeanX * stride);
             const Vector<T> y = (load(fields + kY * stride) - y0) + load(fields + kMeanY * stride);
-            sums.mean_x += weight * x;
-            sums.mean_y += weight * y;
-            sums.square_x += weight * (load(fields + kVarianceX * stride) + x * x);
-            sums.square_y += weight * (load(fields + kVarianceY * stride) + y * y);
-            sums.product += weight * (load(fields + kCovariance * stride) + x * y);
+            mean_x += weight * x;
+            mean_y += weight * y;
+            square_x += weight * (load(fields + kVarianceX * stride) + x * x);
+            square_y += weight * (load(fields + kVarianceY * stride) + y * y);
+            product += weight * (load(fields + kCovariance * stride) + x * y);
         });
-        to[output] = sums;
+        to[output] = Moments<T>{x0,
+                                y0,
+                                {},
+                                {},
+                                mean_x,
+                                mean_y,
+                                square_x - mean_x * mean_x,
+                                square_y - mean_y * mean_y,
+                                product - mean_x * mean_y};
     }
+}
+
+// Moments along the row of what the mask shows, and how much of the window that is. Means come first, so that a window
+// that sees a single pixel has exactly no variance.
+template <typename T>
+void masked_row_moments(T* row, std::int64_t stride, const T* window, int taps, std::int64_t count) {
+    const std::int64_t half = taps / 2;
+    const T *x = row + kX * stride, *y = row + kY * stride, *mask = row + kMask * stride;
+    for (std::int64_t u = 0; u < count; u += kLanes<T>) {
+        const Vector<T> x0 = load(x + u), y0 = load(y + u);
+        Vector<T> coverage{}, mean_x{}, mean_y{}, variance_x{}, variance_y{}, covariance{};
+        for (std::int64_t tap = 0; tap < taps; ++tap) {
+            const std::int64_t at = u + tap - half;
+            const Vector<T> weight = window[tap] * load(mask + at);
+            coverage += weight;
+            mean_x += weight * (load(x + at) - x0);
+            mean_y += weight * (load(y + at) - y0);
+        }
+        const Vector<T> scale = inverse_or_zero<T>(coverage);
+        mean_x *= scale;
+        mean_y *= scale;
+        for (std::int64_t tap = 0; tap < taps; ++tap) {
+            const std::int64_t at = u + tap - half;
+            const Vector<T> weight = window[tap] * load(mask + at) * scale;
+            const Vector<T> deviation_x = (load(x + at) - x0) - mean_x, deviation_y = (load(y + at) - y0) - mean_y;
+            variance_x += weight * deviation_x * deviation_x;
+            variance_y += weight * deviation_y * deviation_y;
+            covariance += weight * deviation_x * deviation_y;
+        }
+        store(row + kCoverage * stride + u, coverage);
+        store(row + kMeanX * stride + u, mean_x);
+        store(row + kMeanY * stride + u, mean_y);
+        store(row + kVarianceX * stride + u, variance_x);
+        store(row + kVarianceY * stride + u, variance_y);
+        store(row + kCovariance * stride + u, covariance);
+    }
+}
+
+// The same down the column at u for one window, whose rows are `rows`. Returns its coverage, 0 where it is too small.
+template <typename T>
+Vector<T> masked_column_moments(const T* const* rows, std::int64_t stride, const T* window, int taps, std::int64_t u,
+                                Moments<T>& to) {
+    const T* centre = rows[taps / 2] + u;
+    to = Moments<T>{load(centre + kX * stride), load(centre + kY * stride), {}, {}, {}, {}, {}, {}, {}};
+    const auto x_of = [&](const T* fields) {
+        return (load(fields + kX * stride) - to.x0) + load(fields + kMeanX * stride);
+    };
+    const auto y_of = [&](const T* fields) {
+        return (load(fields + kY * stride) - to.y0) + load(fields + kMeanY * stride);
+    };
+    Vector<T> coverage{};
+    for (int tap = 0; tap < taps; ++tap) {
+        const T* fields = rows[tap] + u;
+        const Vector<T> weight = window[tap] * load(fields + kCoverage * stride);
+        coverage += weight;
+        to.mean_x += weight * x_of(fields);
+        to.mean_y += weight * y_of(fields);
+    }
+    const Vector<T> scale = inverse_or_zero<T>(coverage);
+    to.mean_x *= scale;
+    to.mean_y *= scale;
+    for (int tap = 0; tap < taps; ++tap) {
+        const T* fields = rows[tap] + u;
+        const Vector<T> weight = window[tap] * load(fields + kCoverage * stride) * scale;
+        const Vector<T> deviation_x = x_of(fields) - to.mean_x, deviation_y = y_of(fields) - to.mean_y;
+        to.variance_x += weight * (load(fields + kVarianceX * stride) + deviation_x * deviation_x);
+        to.variance_y += weight * (load(fields + kVarianceY * stride) + deviation_y * deviation_y);
+        to.covariance += weight * (load(fields + kCovariance * stride) + deviation_x * deviation_y);
+    }
+    return coverage >= Vector<T>{} + static_cast<T>(kLeastCoverage) ? coverage : Vector<T>{};
 }
 
 // Back along a row: each pixel begin <= u < end sums the derivatives of the windows that cover it in this row, with
@@ -129,21 +220,29 @@ void row_derivatives(const T* derivatives, const T* images, std::int64_t stride,
         repeat<kTaps / 2>(half, [&](int index) TWOSTAGE_INLINE_LAMBDA {
             const int k = index + 1;
             const T weight = weights[k];
+            const auto pair = [&](int field) TWOSTAGE_INLINE_LAMBDA {
+                return load(at + field * stride - k) + load(at + field * stride + k);
+            };
+            Vector<T> offset_x = pair(kOffsetX), offset_y{};
+            if constexpr (kBoth) offset_y = pair(kOffsetY);
             repeat<2>([&](int side) TWOSTAGE_INLINE_LAMBDA {
                 const int shift = side ? k : -k;
                 const Vector<T> shift_x = x0 - load(x + shift), shift_y = y0 - load(y + shift);
-                const Vector<T> slope_x = load(at + kSlopeX * stride + shift),
-                                cross = load(at + kCross * stride + shift);
-                sums[kOffsetX] += weight * (load(at + kOffsetX * stride + shift) + slope_x * shift_x + cross * shift_y);
-                sums[kSlopeX] += weight * slope_x;
-                sums[kCross] += weight * cross;
+                const Vector<T> cross = load(at + kCross * stride + shift);
+                offset_x += load(at + kSlopeX * stride + shift) * shift_x;
+                offset_x += cross * shift_y;
                 if constexpr (kBoth) {
-                    const Vector<T> slope_y = load(at + kSlopeY * stride + shift);
-                    sums[kOffsetY] +=
-                        weight * (load(at + kOffsetY * stride + shift) + slope_y * shift_y + cross * shift_x);
-                    sums[kSlopeY] += weight * slope_y;
+                    offset_y += load(at + kSlopeY * stride + shift) * shift_y;
+                    offset_y += cross * shift_x;
                 }
             });
+            sums[kOffsetX] += weight * offset_x;
+            sums[kSlopeX] += weight * pair(kSlopeX);
+            sums[kCross] += weight * pair(kCross);
+            if constexpr (kBoth) {
+                sums[kOffsetY] += weight * offset_y;
+                sums[kSlopeY] += weight * pair(kSlopeY);
+            }
         });
         repeat<kFields>([&](int field)
                             TWOSTAGE_INLINE_LAMBDA { store(to + field * to_stride + (u - begin), sums[field]); });

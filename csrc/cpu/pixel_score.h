@@ -11,15 +11,16 @@ template <typename T>
 struct Constants {
     T alpha, beta, gamma, c1, c2, c3, noise;
     T luminance, contrast, structure;  // what the derivatives of the three parts are multiplied by
+    T with_luminance;                  // of the product form: 1, or 0 where it is contrast * structure alone
 };
 
 // Moments of one window about the pixel (x0, y0), which lies in it.
 template <typename T>
 struct Moments {
     Vector<T> x0, y0;
-    Vector<T> centre_x, centre_y;           // x - x0 and y - y0 of the window's centre
-    Vector<T> mean_x, mean_y;               // means of x - x0 and y - y0
-    Vector<T> square_x, square_y, product;  // means of (x - x0)^2, (y - y0)^2 and (x - x0) * (y - y0)
+    Vector<T> centre_x, centre_y;                  // x - x0 and y - y0 of the window's centre
+    Vector<T> mean_x, mean_y;                      // means of x - x0 and y - y0
+    Vector<T> variance_x, variance_y, covariance;  // rounding may leave them below 0
 };
 
 // The score's derivative by a pixel (x, y) of the window, divided by the pixel's weight, is
@@ -44,9 +45,9 @@ TWOSTAGE_INLINE void set_offsets(const Moments<T>& m, Vector<T> by_mean_x, Vecto
 // it is squared or divided, so that equal images give exactly 0.
 template <typename T>
 TWOSTAGE_INLINE Vector<T> additive_deficit(const Constants<T>& k, const Moments<T>& m, Derivatives<T>& to) {
-    const Vector<T> variance_x = at_least_zero(m.square_x - m.mean_x * m.mean_x) + k.noise;
-    const Vector<T> variance_y = at_least_zero(m.square_y - m.mean_y * m.mean_y) + k.noise;
-    const Vector<T> covariance = m.product - m.mean_x * m.mean_y + k.noise;
+    const Vector<T> variance_x = at_least_zero(m.variance_x) + k.noise;
+    const Vector<T> variance_y = at_least_zero(m.variance_y) + k.noise;
+    const Vector<T> covariance = m.covariance + k.noise;
     const Vector<T> mu_x = m.x0 + m.mean_x, mu_y = m.y0 + m.mean_y;
     const Vector<T> mu_difference = (m.x0 - m.y0) + (m.mean_x - m.mean_y);
 
@@ -76,20 +77,18 @@ TWOSTAGE_INLINE Vector<T> additive_deficit(const Constants<T>& k, const Moments<
     return k.alpha * luminance_deficit + k.beta * contrast_deficit + k.gamma * structure_deficit;
 }
 
-// How far the product l * c * s stays below 1.
+// How far the product l * c * s, or c * s, stays below 1.
 template <typename T>
 TWOSTAGE_INLINE Vector<T> product_deficit(const Constants<T>& k, const Moments<T>& m, Derivatives<T>& to) {
-    const Vector<T> variance_x = m.square_x - m.mean_x * m.mean_x;
-    const Vector<T> variance_y = m.square_y - m.mean_y * m.mean_y;
-    const Vector<T> covariance = m.product - m.mean_x * m.mean_y;
     const Vector<T> mu_x = m.x0 + m.mean_x, mu_y = m.y0 + m.mean_y;
     const Vector<T> mu_difference = (m.x0 - m.y0) + (m.mean_x - m.mean_y);
 
-    const Vector<T> luminance_ratio = mu_difference * reciprocal(mu_x * mu_x + mu_y * mu_y + k.c1);
+    const Vector<T> luminance_ratio = k.with_luminance * mu_difference * reciprocal(mu_x * mu_x + mu_y * mu_y + k.c1);
     const Vector<T> luminance_deficit = mu_difference * luminance_ratio;
     const Vector<T> luminance = 1 - luminance_deficit;
-    const Vector<T> factor = reciprocal(variance_x + variance_y + k.c2);
-    const Vector<T> structure_deficit = at_least_zero(((variance_x - covariance) + (variance_y - covariance)) * factor);
+    const Vector<T> factor = reciprocal(m.variance_x + m.variance_y + k.c2);
+    const Vector<T> structure_deficit =
+        at_least_zero(((m.variance_x - m.covariance) + (m.variance_y - m.covariance)) * factor);
 
     const Vector<T> luminance_scale = k.luminance * luminance_ratio * (1 - structure_deficit);
     to.cross = k.structure * luminance * factor;

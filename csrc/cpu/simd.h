@@ -186,5 +186,17 @@ TWOSTAGE_INLINE Root<double> square_root(Vector<double> value) {
 }
 #endif
 
+template <typename V>
+TWOSTAGE_INLINE V larger_of(V a, V b) {
+    return a > b ? a : b;
+}
+
+// 1 / value, and 0 where the value is too small to be divided by.
+template <typename T>
+TWOSTAGE_INLINE Vector<T> inverse_or_zero(Vector<T> value) {
+    const Vector<T> least = Vector<T>{} + T(1e-30);
+    return value > least ? reciprocal(value > least ? value : least) : Vector<T>{};
+}
+
 }  // namespace
 }  // namespace twostage

@@ -16,7 +16,7 @@ namespace twostage {
 namespace {
 
 // Tiles depend on the images' size alone, so the sums do not depend on the number of threads.
-constexpr std::int64_t kTileRows = 256, kTileColumns = 256;
+constexpr std::int64_t kTileRows = 256, kTileColumns = 512;
 // Below this many pixels waking a second thread takes longer than the work.
 constexpr std::int64_t kPixelsPerThread = 16384;
 
@@ -85,23 +85,34 @@ const InstructionSet<T>* instruction_sets() {
     return sets.data();
 }
 
-// `deficits` are the tiles' sums; tiles of one sample lie together.
+double highest_score(const SimilarityParams& p) { return p.form == Form::kAdditive ? p.alpha + p.beta + p.gamma : 1.0; }
+
+// `sums` are the tiles'; tiles of one sample lie together.
 template <typename T>
-void reduce(const SimilarityParams& p, const std::vector<double>& deficits, double windows_per_sample,
-            Reduction reduction, T* value) {
-    const double highest = p.additive ? p.alpha + p.beta + p.gamma : 1.0;
-    const std::size_t tiles = p.batch ? deficits.size() / static_cast<std::size_t>(p.batch) : 0;
-    double total = 0;
+void reduce(const SimilarityParams& p, const SimilarityBuffers<T>& buffers, const std::vector<TileSums>& sums,
+            MaskScale<double> without_mask, Reduction reduction) {
+    const double highest = highest_score(p);
+    const std::size_t tiles = p.batch ? sums.size() / static_cast<std::size_t>(p.batch) : 0;
+    double deficit = 0, difference = 0;
     for (std::int64_t sample = 0; sample < p.batch; ++sample) {
-        double sum = 0;
-        for (std::size_t tile = 0; tile < tiles; ++tile)
-            sum += deficits[static_cast<std::size_t>(sample) * tiles + tile];
-        if (reduction == Reduction::kSample) value[sample] = static_cast<T>(highest - sum / windows_per_sample);
-        total += sum;
+        TileSums sum;
+        for (std::size_t tile = 0; tile < tiles; ++tile) {
+            const TileSums& part = sums[static_cast<std::size_t>(sample) * tiles + tile];
+            sum.deficit += part.deficit;
+            sum.difference += part.difference;
+        }
+        MaskScale<double> scale = without_mask;
+        if (buffers.mask != nullptr) scale = {buffers.mask_scales[sample].window, buffers.mask_scales[sample].pixel};
+        if (reduction == Reduction::kSample)
+            buffers.value[sample] = static_cast<T>(highest - sum.deficit * scale.window);
+        deficit += sum.deficit * scale.window;
+        difference += sum.difference * scale.pixel;
     }
-    const double mean_deficit = total / (static_cast<double>(p.batch) * windows_per_sample);  // NaN for no windows
-    if (reduction == Reduction::kMean) value[0] = static_cast<T>(highest - mean_deficit);
-    if (reduction == Reduction::kLoss) value[0] = static_cast<T>((1 - highest) + mean_deficit);
+    if (p.batch == 0) deficit = std::numeric_limits<double>::quiet_NaN();
+    if (reduction == Reduction::kMean) buffers.value[0] = static_cast<T>(highest - deficit);
+    if (reduction == Reduction::kLoss)
+        buffers.value[0] =
+            static_cast<T>((1 - p.l1_weight) * ((1 - highest) + deficit) + p.l1_weight * difference / p.l1_unit);
 }
 
 struct FreeScratch {
@@ -140,25 +151,33 @@ void similarity_cpu(const SimilarityParams& params, const SimilarityBuffers<T>& 
                     int threads, int instruction_set) {
     const std::int64_t cut = params.same_padding ? 0 : params.window_size - 1;
     const std::int64_t map_height = params.height - cut, map_width = params.width - cut;
-    const double windows = static_cast<double>(params.channels) * static_cast<double>(map_height * map_width);
-    const double batch = static_cast<double>(params.batch);
-    const double scale = reduction == Reduction::kSample ? 1 / windows
-                         : reduction == Reduction::kMean ? 1 / (batch * windows)
-                         : reduction == Reduction::kLoss ? -1 / (batch * windows)
-                                                         : 1;
+    const double channels = static_cast<double>(params.channels);
+    const double in_mean = reduction == Reduction::kSample ? 1 : static_cast<double>(params.batch);
+    // What a sum over windows and one over pixels is multiplied by in a mean without a mask.
+    const MaskScale<double> whole{1 / (in_mean * channels * static_cast<double>(map_height * map_width)),
+                                  1 / (in_mean * channels * static_cast<double>(params.height * params.width))};
+    const bool masked = buffers.mask != nullptr, loss = reduction == Reduction::kLoss;
+    const double window_factor = reduction == Reduction::kMap ? 1 : loss ? params.l1_weight - 1 : 1;
+    const double pixel_factor = loss ? params.l1_weight / params.l1_unit : 0;
     const std::vector<T> gaussians = gaussian_windows(params, buffers.sigma);
-    const TileProblem<T> problem{params, buffers, map_height, map_width, gaussians.data(), scale};
+    const bool per_map = masked || reduction == Reduction::kMap;
+    const TileProblem<T> problem{params,
+                                 buffers,
+                                 map_height,
+                                 map_width,
+                                 gaussians.data(),
+                                 per_map ? window_factor : window_factor * whole.window,
+                                 masked ? pixel_factor : pixel_factor * whole.pixel};
     const std::vector<Tile> tiles = cut_into_tiles(params);
-    std::vector<double> deficits(tiles.size());
+    std::vector<TileSums> sums(tiles.size());
     const RunTile<T> run_tile = instruction_sets<T>()[instruction_set < 0 ? 0 : instruction_set].run_tile;
     const std::int64_t pixels = params.batch * params.channels * params.height * params.width;
     const std::int64_t useful = 1 + pixels / kPixelsPerThread;
     parallel_for(static_cast<std::int64_t>(tiles.size()), static_cast<int>(threads < useful ? threads : useful),
                  [&](std::int64_t tile) {
-                     deficits[static_cast<std::size_t>(tile)] =
-                         run_tile(problem, tiles[static_cast<std::size_t>(tile)]);
+                     sums[static_cast<std::size_t>(tile)] = run_tile(problem, tiles[static_cast<std::size_t>(tile)]);
                  });
-    if (buffers.value != nullptr) reduce(params, deficits, windows, reduction, buffers.value);
+    if (buffers.value != nullptr) reduce(params, buffers, sums, whole, reduction);
 }
 
 template void similarity_cpu<float>(const SimilarityParams&, const SimilarityBuffers<float>&, Reduction, int, int);

@@ -18,14 +18,21 @@ struct TileProblem {
     SimilarityParams params;
     SimilarityBuffers<T> buffers;
     std::int64_t map_height, map_width;
-    const T* windows;       // [B, window_size]
-    double gradient_scale;  // derivative of the reduced value by one pixel of the map; 1 with an upstream gradient
+    const T* windows;  // [B, window_size]
+    // Derivatives of the reduced value by one window's score and by one pixel's absolute difference; with a mask, each
+    // divided by the sample's MaskScale. The first is 1 with an upstream gradient, the second 0 where no value has it.
+    double window_factor, pixel_factor;
 };
 
-// Scores the tile's windows and writes its pixels' gradients. Returns the sum over its windows of
-// 1 - score (of alpha + beta + gamma - score in the additive form).
+// Sums over a tile: over its windows how far each stays below the highest score, times its coverage; over its pixels
+// the absolute difference, times the mask, where the value has that term.
+struct TileSums {
+    double deficit = 0, difference = 0;
+};
+
+// Scores the tile's windows and writes its pixels' gradients.
 template <typename T>
-using RunTile = double (*)(const TileProblem<T>& problem, const Tile& tile);
+using RunTile = TileSums (*)(const TileProblem<T>& problem, const Tile& tile);
 
 template <typename T>
 struct InstructionSet {
@@ -33,13 +40,13 @@ struct InstructionSet {
     RunTile<T> run_tile;
 };
 
-double run_tile_plain(const TileProblem<float>& problem, const Tile& tile);
-double run_tile_plain(const TileProblem<double>& problem, const Tile& tile);
+TileSums run_tile_plain(const TileProblem<float>& problem, const Tile& tile);
+TileSums run_tile_plain(const TileProblem<double>& problem, const Tile& tile);
 #if defined(__x86_64__)
-double run_tile_avx2(const TileProblem<float>& problem, const Tile& tile);
-double run_tile_avx2(const TileProblem<double>& problem, const Tile& tile);
-double run_tile_avx512(const TileProblem<float>& problem, const Tile& tile);
-double run_tile_avx512(const TileProblem<double>& problem, const Tile& tile);
+TileSums run_tile_avx2(const TileProblem<float>& problem, const Tile& tile);
+TileSums run_tile_avx2(const TileProblem<double>& problem, const Tile& tile);
+TileSums run_tile_avx512(const TileProblem<float>& problem, const Tile& tile);
+TileSums run_tile_avx512(const TileProblem<double>& problem, const Tile& tile);
 #endif
 
 // Memory of the calling thread, aligned to 64 bytes, kept until it ends or asks for more. Contents are undefined.

@@ -31,7 +31,7 @@ struct Ring {
 };
 
 // kGradients: 0, 1 (of x alone) or 2. kTaps as in filters.h.
-template <typename T, int kTaps, bool kAdditive, int kGradients>
+template <typename T, int kTaps, bool kAdditive, int kGradients, bool kMasked>
 class TileRun {
   public:
     TileRun(const TileProblem<T>& problem, const Tile& tile)
@@ -50,8 +50,17 @@ class TileRun {
 
         const std::int64_t sample = tile.plane / p.channels;
         window_ = problem.windows + sample * p.window_size;
-        small_sigma_ = static_cast<double>(problem.buffers.sigma[sample]) < kSmallSigma;
-        const double scale = problem.gradient_scale;
+        // A window of one pixel has no variance about itself; about another pixel, rounding would leave one.
+        small_sigma_ = half_ == 0 || static_cast<double>(problem.buffers.sigma[sample]) < kSmallSigma;
+        double scale = problem.window_factor;
+        pixel_factor_ = problem.pixel_factor;
+        if constexpr (kMasked) {
+            mask_ = problem.buffers.mask + sample * p.height * p.width;
+            if (problem.buffers.value != nullptr) {
+                scale *= static_cast<double>(problem.buffers.mask_scales[sample].window);
+                pixel_factor_ *= static_cast<double>(problem.buffers.mask_scales[sample].pixel);
+            }
+        }
         constants_ = {T(p.alpha),
                       T(p.beta),
                       T(p.gamma),
@@ -61,12 +70,13 @@ class TileRun {
                       T(p.noise),
                       T(2 * (kAdditive ? p.alpha : 1) * scale),
                       T(2 * p.beta * scale),
-                      T(kAdditive ? p.gamma * scale : 2 * scale)};
+                      T(kAdditive ? p.gamma * scale : 2 * scale),
+                      T(p.form == Form::kContrastStructure ? 0 : 1)};
         swapped_ = kGradients == 1 && problem.buffers.prediction_gradient == nullptr;
     }
 
-    double run() {
-        if (rows_.begin >= rows_.end || count_ <= 0) return 0;
+    TileSums run() {
+        if (rows_.begin >= rows_.end || count_ <= 0) return {};
         lay_out_scratch();
         next_row_ = rows_.begin - half_;
         next_window_ = rows_.begin;
@@ -78,13 +88,14 @@ class TileRun {
                 write_gradients(row);
             }
         }
-        return deficit_;
+        return sums_;
     }
 
   private:
     static constexpr int kLane = kLanes<T>;
     static constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(T));  // values of a cache line
     static constexpr int kFields = kGradients == 2 ? 5 : 3;
+    static constexpr int kRecord = kMasked ? kMaskedRowFields : kRowFields;
 
     void lay_out_scratch() {
         const std::int64_t taps = 2 * half_ + 1;
@@ -95,7 +106,7 @@ class TileRun {
         gradient_stride_ = odd_lines(width_ + kLane);
         const std::int64_t image_slots = kGradients ? 3 * half_ + 3 * kRowGroup : taps + kRowGroup - 1;
         const std::int64_t slots = kGradients ? 2 * half_ + 2 * kRowGroup : 0;
-        const std::int64_t image_values = image_slots * kRowFields * stride_;
+        const std::int64_t image_values = image_slots * kRecord * stride_;
         const std::int64_t derivative_values =
             kGradients ? kFields * (kRowGroup * stride_ + (slots + 2) * gradient_stride_) : 0;
         const std::int64_t bytes = (image_values + derivative_values) * static_cast<std::int64_t>(sizeof(T));
@@ -103,7 +114,7 @@ class TileRun {
             thread_scratch(bytes + (taps + kRowGroup) * static_cast<std::int64_t>(sizeof(DerivativeRow<T>))));
         pointers_ = memory + bytes;
         T* at = reinterpret_cast<T*>(memory);
-        images_ = {at + margin_, rows_.begin - half_, image_slots, kRowFields * stride_};
+        images_ = {at + margin_, rows_.begin - half_, image_slots, kRecord * stride_};
         at += image_values;
         if constexpr (kGradients != 0) {
             // Outside the scored windows derivatives are 0.
@@ -136,14 +147,57 @@ class TileRun {
         std::memset(to + inside.end, 0, static_cast<std::size_t>(end - inside.end) * sizeof(T));
     }
 
+    // The mask of `row`, which goes on beyond the border as it is there, if windows reach beyond it.
+    void read_mask(std::int64_t row, T* to) const {
+        const SimilarityParams& p = problem_.params;
+        const T* from = mask_ + smaller(larger(row, 0), p.height - 1) * p.width;
+        for (std::int64_t u = -margin_; u < stride_ - margin_; ++u) {
+            const std::int64_t column = origin_ + u, nearest = smaller(larger(column, 0), p.width - 1);
+            to[u] = column == nearest || p.same_padding ? from[nearest] : T(0);
+        }
+    }
+
+    // Hidden pixels take the value of the pixel before them, so that moments about them keep their digits.
+    void hide_pixels(const T* mask, T* row, T& latest) const {
+        const std::int64_t begin = -margin_, end = stride_ - margin_;
+        std::int64_t first = begin;
+        while (first < end && mask[first] == 0) ++first;
+        if (first < end) latest = row[first];
+        for (std::int64_t u = begin; u < end; ++u) row[u] = latest = mask[u] == 0 ? latest : row[u];
+    }
+
     void read_rows_until(std::int64_t end) {
         const SimilarityBuffers<T>& buffers = problem_.buffers;
         for (; next_row_ < end; ++next_row_) {
             T* row = images_.row(next_row_);
             read_row(swapped_ ? buffers.target : buffers.prediction, next_row_, row + kX * stride_);
             read_row(swapped_ ? buffers.prediction : buffers.target, next_row_, row + kY * stride_);
-            row_moments<T, kTaps>(row, stride_, window_, 2 * half_ + 1, padded_);
+            const int taps = static_cast<int>(2 * half_ + 1);
+            if constexpr (kMasked) {
+                read_mask(next_row_, row + kMask * stride_);
+                hide_pixels(row + kMask * stride_, row + kX * stride_, latest_x_);
+                hide_pixels(row + kMask * stride_, row + kY * stride_, latest_y_);
+                masked_row_moments<T>(row, stride_, window_, taps, padded_);
+            } else {
+                row_moments<T, kTaps>(row, stride_, window_, taps, padded_);
+            }
+            if (pixel_factor_ != 0 && next_row_ >= tile_.row_begin && next_row_ < tile_.row_end)
+                sums_.difference += absolute_difference(row);
         }
+    }
+
+    // Sum over the tile's own pixels of a row, each times its mask.
+    double absolute_difference(const T* row) const {
+        const std::int64_t begin = tile_.column_begin - origin_, end = tile_.column_end - origin_;
+        double sum = 0;
+        for (std::int64_t u = begin; u < end; u += kLane) {
+            const Vector<T> difference = load(row + kX * stride_ + u) - load(row + kY * stride_ + u);
+            Vector<T> size = larger_of(difference, -difference);
+            if constexpr (kMasked) size *= load(row + kMask * stride_ + u);
+            size = keep_lanes<T>(size, 0, end - u);
+            for (int lane = 0; lane < kLane; ++lane) sum += static_cast<double>(size[lane]);
+        }
+        return sum;
     }
 
     // Scores the next kRowGroup rows of windows and sums their derivatives along the rows.
@@ -160,15 +214,19 @@ class TileRun {
         Vector<T> sum{};
         for (std::int64_t u = 0; u < padded_; u += kLane) {
             Moments<T> moments[kRowGroup];
-            if (small_sigma_)
+            Vector<T> coverage[kRowGroup];
+            if constexpr (kMasked)
+                for (int row = 0; row < rows; ++row)
+                    coverage[row] = masked_column_moments<T>(pointers + row, stride_, window_, taps, u, moments[row]);
+            else if (small_sigma_)
                 own_column_moments<T, kTaps>(pointers, stride_, window_, taps, u, moments);
             else
                 column_moments<T, kTaps>(pointers, centre, stride_, window_, taps, u, moments);
             for (int row = 0; row < rows; ++row)
-                sum +=
-                    score_vector(constants, first + row, u, moments[row], derivatives_ + row * kFields * stride_ + u);
+                sum += score_vector(constants, first + row, u, moments[row], coverage[row],
+                                    derivatives_ + row * kFields * stride_ + u);
         }
-        for (int lane = 0; lane < kLane; ++lane) deficit_ += static_cast<double>(sum[lane]);
+        for (int lane = 0; lane < kLane; ++lane) sums_.deficit += static_cast<double>(sum[lane]);
         if constexpr (kGradients != 0)
             for (int row = 0; row < rows; ++row)
                 row_derivatives<T, kTaps, kGradients == 2>(derivatives_ + row * kFields * stride_,
@@ -177,27 +235,32 @@ class TileRun {
                                                            row_derivatives_.row(first + row), gradient_stride_);
     }
 
-    // Returns the deficits of the windows that belong to this tile.
+    // Returns the deficits of the windows that belong to this tile, with a mask times their `coverage`.
     TWOSTAGE_INLINE Vector<T> score_vector(const Constants<T>& constants, std::int64_t row, std::int64_t u,
-                                           const Moments<T>& moments, T* to) const {
+                                           const Moments<T>& moments, const Vector<T>& coverage, T* to) const {
         Derivatives<T> derivatives;
-        const Vector<T> deficit = kAdditive ? additive_deficit<T>(constants, moments, derivatives)
-                                            : product_deficit<T>(constants, moments, derivatives);
+        Vector<T> deficit = kAdditive ? additive_deficit<T>(constants, moments, derivatives)
+                                      : product_deficit<T>(constants, moments, derivatives);
+        if constexpr (kMasked) deficit = coverage > Vector<T>{} ? deficit : Vector<T>{};
         const std::int64_t left = count_ - u;
         if constexpr (kGradients != 0) {
             Vector<T> values[5] = {derivatives.offset_x, derivatives.slope_x, derivatives.cross, derivatives.offset_y,
                                    derivatives.slope_y};
             if (problem_.buffers.upstream != nullptr) {
-                const Vector<T> upstream = load_some(problem_.buffers.upstream + map_index(row, u), left);
+                Vector<T> upstream = load_some(problem_.buffers.upstream + map_index(row, u), left);
+                if constexpr (kMasked) upstream *= inverse_or_zero<T>(coverage);
                 for (int field = 0; field < kFields; ++field) values[field] *= upstream;
             }
-            for (int field = 0; field < kFields; ++field)
+            for (int field = 0; field < kFields; ++field) {
+                if constexpr (kMasked) values[field] = coverage > Vector<T>{} ? values[field] : Vector<T>{};
                 store(to + field * stride_, left >= kLane ? values[field] : keep_lanes<T>(values[field], 0, left));
+            }
         }
         if (problem_.buffers.map != nullptr) {
             const T highest = kAdditive ? constants.alpha + constants.beta + constants.gamma : T(1);
             store_some<T>(problem_.buffers.map + map_index(row, u), highest - deficit, left);
         }
+        if constexpr (kMasked) deficit *= coverage;
         if (row < owned_rows_.begin || row >= owned_rows_.end) return Vector<T>{};
         if (u >= owned_.begin && u + kLane <= owned_.end) return deficit;
         return keep_lanes<T>(deficit, owned_.begin - u, owned_.end - u);
@@ -231,6 +294,23 @@ class TileRun {
         }
         column_gradients<T, kTaps, kGradients == 2>(rows, gradient_stride_, pixels, stride_, window_,
                                                     static_cast<int>(2 * half_ + 1), width_, to_x, to_y);
+        if (!kMasked && pixel_factor_ == 0) return;
+        for (int output = 0; output < kRowGroup && first + output < tile_.row_end; ++output)
+            finish_gradients(pixels[output], to_x[output], to_y[output]);
+    }
+
+    // Adds the derivative of the absolute difference to a row of gradients, and hides what the mask hides.
+    void finish_gradients(const T* pixels, T* to_x, T* to_y) const {
+        const T factor = static_cast<T>(pixel_factor_);
+        for (std::int64_t u = 0; u < width_; u += kLane) {
+            const std::int64_t left = width_ - u;
+            const Vector<T> x = load(pixels + kX * stride_ + u), y = load(pixels + kY * stride_ + u);
+            const Vector<T> none{};
+            const Vector<T> sign = factor * ((x > y ? none + 1 : none) - (x < y ? none + 1 : none));
+            const Vector<T> seen = kMasked ? load(pixels + kMask * stride_ + u) : none + 1;
+            store_some<T>(to_x + u, seen * (load_some(to_x + u, left) + sign), left);
+            if constexpr (kGradients == 2) store_some<T>(to_y + u, seen * (load_some(to_y + u, left) - sign), left);
+        }
     }
 
     const TileProblem<T>& problem_;
@@ -250,23 +330,31 @@ class TileRun {
     T* unwanted_row_ = nullptr;  // takes what lies below the tile
     void* pointers_ = nullptr;   // room for the rows under one filter
     std::int64_t next_row_, next_window_;
-    double deficit_ = 0;
+    const T* mask_ = nullptr;    // of this sample
+    T latest_x_{}, latest_y_{};  // the last visible pixel
+    double pixel_factor_;
+    TileSums sums_;
 };
 
-template <typename T, int kTaps, bool kAdditive>
-double run_tile_with(const TileProblem<T>& problem, const Tile& tile) {
+template <typename T, int kTaps, bool kAdditive, bool kMasked>
+TileSums run_tile_with(const TileProblem<T>& problem, const Tile& tile) {
     const bool x = problem.buffers.prediction_gradient != nullptr, y = problem.buffers.target_gradient != nullptr;
-    if (x && y) return TileRun<T, kTaps, kAdditive, 2>(problem, tile).run();
-    if (x || y) return TileRun<T, kTaps, kAdditive, 1>(problem, tile).run();
-    return TileRun<T, kTaps, kAdditive, 0>(problem, tile).run();
+    if (x && y) return TileRun<T, kTaps, kAdditive, 2, kMasked>(problem, tile).run();
+    if (x || y) return TileRun<T, kTaps, kAdditive, 1, kMasked>(problem, tile).run();
+    return TileRun<T, kTaps, kAdditive, 0, kMasked>(problem, tile).run();
+}
+
+template <typename T, bool kAdditive>
+TileSums run_tile_in_form(const TileProblem<T>& problem, const Tile& tile) {
+    if (problem.buffers.mask != nullptr) return run_tile_with<T, 0, kAdditive, true>(problem, tile);
+    if (problem.params.window_size == 11) return run_tile_with<T, 11, kAdditive, false>(problem, tile);
+    return run_tile_with<T, 0, kAdditive, false>(problem, tile);
 }
 
 template <typename T>
-double run_tile(const TileProblem<T>& problem, const Tile& tile) {
-    const bool usual = problem.params.window_size == 11;
-    if (problem.params.additive)
-        return usual ? run_tile_with<T, 11, true>(problem, tile) : run_tile_with<T, 0, true>(problem, tile);
-    return usual ? run_tile_with<T, 11, false>(problem, tile) : run_tile_with<T, 0, false>(problem, tile);
+TileSums run_tile(const TileProblem<T>& problem, const Tile& tile) {
+    return problem.params.form == Form::kAdditive ? run_tile_in_form<T, true>(problem, tile)
+                                                  : run_tile_in_form<T, false>(problem, tile);
 }
 
 }  // namespace

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from twostage_kernels import native, reference
+from twostage_kernels.settings import Settings, Similarity
 
 Implementation = Callable[..., Any]
 BACKEND_NAMES = ("reference", "native", "triton")
@@ -16,6 +18,11 @@ BACKEND_NAMES = ("reference", "native", "triton")
 class Backend:
     implementation: Implementation
     devices: tuple[str, ...] | None = None  # types of torch.device; None is every one
+    # Why the similarity of such images with such settings is beyond it; None where it is not.
+    objection: Callable[[Tensor, Settings], str | None] | None = None
+
+    def runs_on(self, kind: str) -> bool:
+        return self.devices is None or kind in self.devices
 
 
 _NATIVE: dict[str, Backend] = {"native": Backend(native.similarity, ("cpu",))} if native.unavailable is None else {}
@@ -38,7 +45,7 @@ def available_backends(op: str, device: torch.device | str = "cpu") -> tuple[str
     kind = torch.device(device).type
     if op not in _BACKENDS:
         raise ValueError(f"op is {op!r}; accepted: {', '.join(map(repr, _BACKENDS))}")
-    return tuple(name for name, backend in _BACKENDS[op].items() if backend.devices is None or kind in backend.devices)
+    return tuple(name for name, backend in _BACKENDS[op].items() if backend.runs_on(kind))
 
 
 def why_unavailable(op: str, backend: str, device: torch.device | str = "cpu") -> str | None:
@@ -59,15 +66,40 @@ def choose_backend(op: str, device: torch.device, backend: str) -> Implementatio
         ValueError: ``backend`` is no backend's name.
         RuntimeError: ``backend`` is not available here.
     """
-    available = available_backends(op, device)
     if backend == "auto":
-        backend = available[0]
+        backend = available_backends(op, device)[0]
+    return _named_backend(op, device, backend).implementation
+
+
+def choose_similarity(op: str, images: Tensor, settings: Settings, backend: str) -> Similarity:
+    """The implementation of ``op`` named ``backend``, or for ``auto`` the fastest that takes these arguments.
+
+    Raises:
+        ValueError: ``backend`` is no backend's name, or does not take these arguments.
+        RuntimeError: ``backend`` is not available here.
+    """
+    if backend == "auto":
+        kind = images.device.type
+        for candidate in _BACKENDS[op].values():
+            if not candidate.runs_on(kind):
+                continue
+            if candidate.objection is None or candidate.objection(images, settings) is None:
+                return candidate.implementation
+    chosen = _named_backend(op, images.device, backend)
+    reason = chosen.objection(images, settings) if chosen.objection is not None else None
+    if reason is not None:
+        raise ValueError(f"backend {backend!r} of {op} does not take this: {reason}")
+    return chosen.implementation
+
+
+def _named_backend(op: str, device: torch.device, backend: str) -> Backend:
     if backend not in BACKEND_NAMES:
         names = ", ".join(map(repr, ("auto", *BACKEND_NAMES)))
         raise ValueError(f"backend is {backend!r}; accepted: {names}")
+    available = available_backends(op, device)
     if backend not in available:
         raise RuntimeError(
             f"backend {backend!r} of {op} is not available on {device}: {why_unavailable(op, backend, device)}; "
             f"available: {', '.join(available)}"
         )
-    return _BACKENDS[op][backend].implementation
+    return _BACKENDS[op][backend]

@@ -16,6 +16,8 @@ def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 
 def require_positive(name: str, value: float) -> None:
+    if type(value) is float and 0 < value < math.inf:  # without the two slower questions
+        return
     if not isinstance(value, Real):
         raise TypeError(f"{name} is a {type(value).__name__}; accepted: a number")
     if not (math.isfinite(value) and value > 0):
@@ -30,8 +32,9 @@ def require_image_pair(prediction: Tensor, target: Tensor) -> None:
             raise ValueError(f"{name} has shape {tuple(image.shape)}; accepted: [B, C, H, W]")
         if image.dtype not in IMAGE_DTYPES:
             raise TypeError(f"{name} has dtype {image.dtype}; accepted: float16, bfloat16, float32, float64")
-        if image.numel() == 0:
-            raise ValueError(f"{name} has shape {tuple(image.shape)}; accepted: at least one pixel")
+    if 0 in prediction.shape[1:]:
+        shape = tuple(prediction.shape)
+        raise ValueError(f"prediction has shape {shape}; accepted: [B, C, H, W] with at least one pixel")
     if prediction.shape != target.shape:
         raise ValueError(
             f"prediction has shape {tuple(prediction.shape)} and target {tuple(target.shape)}; accepted: equal shapes"
@@ -65,13 +68,42 @@ def require_weights(weights: tuple[float, float, float]) -> tuple[float, float, 
     return alpha, beta, gamma
 
 
+def require_constants(data_range: float, k1: float, k2: float, l1_weight: float) -> None:
+    for name, value in (("data_range", data_range), ("k1", k1), ("k2", k2)):
+        require_positive(name, value)
+    if type(l1_weight) is not float and not isinstance(l1_weight, Real):
+        raise TypeError(f"l1_weight is a {type(l1_weight).__name__}; accepted: a number")
+    if not 0 <= l1_weight <= 1:
+        raise ValueError(f"l1_weight is {l1_weight!r}; accepted: 0 to 1")
+
+
+def checked_mask(mask: Tensor, images: Tensor) -> Tensor:
+    """``mask`` as a [B, 1, H, W] tensor in the precision of the sums."""
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"mask is a {type(mask).__name__}; accepted: a torch.Tensor or None")
+    if mask.dtype != torch.bool and not mask.is_floating_point():
+        raise TypeError(f"mask has dtype {mask.dtype}; accepted: bool or a floating-point dtype")
+    shape = (images.shape[0], 1, *images.shape[2:])
+    if mask.shape != shape:
+        raise ValueError(f"mask has shape {tuple(mask.shape)}; accepted: {list(shape)}, one channel for all")
+    if mask.device != images.device:
+        raise ValueError(f"mask is on {mask.device} and the images on {images.device}; accepted: the same device")
+    if mask.is_floating_point() and _can_be_read(mask) and not bool(((mask >= 0) & mask.isfinite()).all()):
+        raise ValueError("mask has values below 0 or not finite; accepted: finite values of at least 0")
+    return mask.detach().to(_sum_dtype(images))
+
+
+def _sum_dtype(images: Tensor) -> torch.dtype:
+    return torch.float64 if images.dtype == torch.float64 else torch.float32
+
+
 def per_sample_sigma(sigma: float | Tensor, images: Tensor) -> Tensor:
     """``sigma`` as a [B] tensor in the precision of the sums, without reading it back from the device."""
     batch = images.shape[0]
-    dtype = torch.float64 if images.dtype == torch.float64 else torch.float32
+    dtype = _sum_dtype(images)
     if not isinstance(sigma, Tensor):
         require_positive("sigma", sigma)
-        return torch.full((batch,), float(sigma), dtype=dtype, device=images.device)
+        return _constant_sigma(float(sigma), batch, dtype, images.device)
     if sigma.device != images.device:
         raise ValueError(f"sigma is on {sigma.device} and the images on {images.device}; accepted: the same device")
     if not sigma.is_floating_point():
@@ -81,6 +113,25 @@ def per_sample_sigma(sigma: float | Tensor, images: Tensor) -> Tensor:
     if _can_be_read(sigma) and not bool(((sigma > 0) & sigma.isfinite()).all()):
         raise ValueError(f"sigma is {sigma.tolist()}; accepted: finite values above 0")
     return sigma.detach().to(dtype).expand(batch)
+
+
+_CONSTANT_SIGMAS: dict[tuple[float, int, torch.dtype], Tensor] = {}
+
+
+def _constant_sigma(sigma: float, batch: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[B] of one value. On the CPU it is kept: for a small image, filling it takes as long as the kernel."""
+    if device.type != "cpu" or torch.compiler.is_compiling():
+        return torch.full((batch,), sigma, dtype=dtype, device=device)
+    key = sigma, batch, dtype
+    kept = _CONSTANT_SIGMAS.get(key)
+    if kept is None:
+        kept = torch.full((batch,), sigma, dtype=dtype)
+        # Tensors of an inference or of a tracing mode serve no other call.
+        if type(kept) is Tensor and not kept.is_inference():
+            if len(_CONSTANT_SIGMAS) >= 256:
+                _CONSTANT_SIGMAS.clear()
+            _CONSTANT_SIGMAS[key] = kept
+    return kept
 
 
 def _can_be_read(tensor: Tensor) -> bool:

@@ -4,39 +4,31 @@ Each backend has three: the reduced score together with its gradients (one pass 
 map's backward.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from twostage_kernels.coverage import mask_scales
+from twostage_kernels.settings import Settings, Similarity
+
 NAMESPACE = "twostage_kernels"
 _LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 _IMAGES = (
-    "Tensor prediction, Tensor target, Tensor sigma, float[]? weights, int window_size, float data_range, float k1, "
-    "float k2, str padding"
+    "Tensor prediction, Tensor target, Tensor sigma, Tensor? mask, float[]? weights, bool luminance, int window_size, "
+    "float data_range, float k1, float k2, str padding, float l1_weight"
 )
 _WISHES = "bool prediction_gradient, bool target_gradient"
 _TWICE = "aw_ssim and ssim can be differentiated only once by this backend; backend='reference' can be more often"
-
-
-class Settings(NamedTuple):
-    """What an operator takes beside the images, in the order of its schema."""
-
-    sigma: Tensor  # [B] pixels
-    weights: Sequence[float] | None  # None: the product form
-    window_size: int
-    data_range: float
-    k1: float
-    k2: float
-    padding: str
 
 
 class SimilarityKernel(Protocol):
     """Fills those of ``value``, ``scores`` and ``gradients`` that are given; all are contiguous.
 
     Gradients are those of ``value``, summed over samples, or with ``upstream`` those of the map times ``upstream``.
-    ``reduction`` is that of ``value``: "mean", "sample" or "loss", which is 1 - mean; "none" without a value.
+    ``reduction`` is that of ``value``: "mean", "sample" or "loss"; "none" without a value. ``scales`` are those of
+    :func:`twostage_kernels.coverage.mask_scales`, given with a mask and a value.
     """
 
     def __call__(
@@ -46,6 +38,7 @@ class SimilarityKernel(Protocol):
         settings: Settings,
         reduction: str,
         *,
+        scales: Tensor | None = None,  # [B, 2]
         upstream: Tensor | None = None,  # [B, C, H', W']
         value: Tensor | None = None,  # [], or [B] for "sample"
         scores: Tensor | None = None,  # [B, C, H', W']
@@ -53,55 +46,35 @@ class SimilarityKernel(Protocol):
     ) -> None: ...
 
 
-class Similarity(Protocol):
-    """A backend's entry, for callers who have checked their arguments."""
+class DeviceKernel(NamedTuple):
+    """A backend's kernel for one type of device."""
 
-    def __call__(
-        self,
-        prediction: Tensor,
-        target: Tensor,
-        sigma: Tensor,
-        weights: Sequence[float] | None,
-        window_size: int,
-        data_range: float,
-        k1: float,
-        k2: float,
-        padding: str,
-        reduction: str,
-    ) -> Tensor: ...
+    run: SimilarityKernel
+    # Multiplies a gradient [B, C, H, W] in place by a factor of one or B elements on the device, and touches nothing
+    # where that is 1. None: the factor can be read without waiting, or there is no such kernel.
+    rescale: Callable[[Tensor, Tensor], None] | None = None
 
 
-def register_similarity(backend: str, device: str, kernel: SimilarityKernel) -> Similarity:
-    """Define the operators of ``backend``, with ``kernel`` for ``device`` (a dispatch key such as "CPU")."""
+def register_similarity(backend: str, kernels: Mapping[str, DeviceKernel]) -> Similarity:
+    """Define the operators of ``backend``, with a kernel for each type of torch.device ("cpu", "cuda")."""
     reduced = _define(f"{backend}_similarity", f"({_IMAGES}, str reduction, {_WISHES}) -> (Tensor, Tensor, Tensor)")
     scores = _define(f"{backend}_similarity_map", f"({_IMAGES}) -> Tensor")
     backward = _define(
         f"{backend}_similarity_map_backward", f"(Tensor upstream, {_IMAGES}, {_WISHES}) -> (Tensor, Tensor)"
     )
-    _register_reduced(reduced, kernel, device)
-    _register_map(scores, backward, kernel, device)
+    _register_reduced(reduced, kernels)
+    _register_map(scores, backward, kernels)
 
-    def similarity(
-        prediction: Tensor,
-        target: Tensor,
-        sigma: Tensor,
-        weights: Sequence[float] | None,
-        window_size: int,
-        data_range: float,
-        k1: float,
-        k2: float,
-        padding: str,
-        reduction: str,
-    ) -> Tensor:
-        settings = Settings(sigma, weights, window_size, data_range, k1, k2, padding)
+    def similarity(prediction: Tensor, target: Tensor, settings: Settings, reduction: str) -> Tensor:
         value: Tensor
         if reduction == "none":
             value = scores(prediction, target, *settings)
             return value
         recorded = torch.is_grad_enabled()
         wishes = recorded and prediction.requires_grad, recorded and target.requires_grad
-        if _is_eager(prediction, target, sigma):
-            value = _Reduced.apply(kernel, settings, reduction, wishes, prediction, target)  # type: ignore[no-untyped-call]
+        if _is_eager(prediction, target):
+            call = kernels[prediction.device.type], settings, reduction, wishes
+            value = _Reduced.apply(call, prediction, target)  # type: ignore[no-untyped-call]
         else:
             value, _, _ = reduced(prediction, target, *settings, reduction, *wishes)
         return value
@@ -122,7 +95,7 @@ def _sum_dtype(images: Tensor) -> torch.dtype:
 
 def _empty_value(images: Tensor, reduction: str) -> Tensor:
     shape = images.shape[:1] if reduction == "sample" else ()
-    return torch.empty(shape, dtype=_sum_dtype(images), device=images.device)
+    return images.new_empty(shape, dtype=_sum_dtype(images))
 
 
 def _empty_map(images: Tensor, window_size: int, padding: str) -> Tensor:
@@ -133,8 +106,11 @@ def _empty_map(images: Tensor, window_size: int, padding: str) -> Tensor:
 
 
 def _empty_gradients(images: Tensor, wishes: Sequence[bool]) -> list[Tensor | None]:
-    dtype, device = _sum_dtype(images), images.device
-    return [torch.empty(images.shape, dtype=dtype, device=device) if wanted else None for wanted in wishes]
+    dtype = _sum_dtype(images)
+    return [
+        torch.empty_like(images, dtype=dtype, memory_format=torch.contiguous_format) if wanted else None
+        for wanted in wishes
+    ]
 
 
 def _as_outputs(images: Tensor, gradients: Sequence[Tensor | None]) -> list[Tensor]:
@@ -145,46 +121,53 @@ def _as_outputs(images: Tensor, gradients: Sequence[Tensor | None]) -> list[Tens
     ]
 
 
-def _is_eager(*tensors: Tensor) -> bool:
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def _is_eager(prediction: Tensor, target: Tensor) -> bool:
     """Whether nobody watches: then the dispatcher's detour, which takes longer than a small image, can be left out."""
     return (
-        not torch.compiler.is_compiling()
-        and all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
+        type(prediction) in _PLAIN
+        and type(target) in _PLAIN
+        and not torch.compiler.is_compiling()
         and torch._C._len_torch_dispatch_stack() == 0
         and not torch._C._are_functorch_transforms_active()
     )
+
+
+# One argument instead of four: torch looks at each.
+_Call = tuple[DeviceKernel, Settings, str, tuple[bool, bool]]
 
 
 class _Reduced(torch.autograd.Function):
     """The reduced operator without the dispatcher."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        kernel: SimilarityKernel,
-        settings: Settings,
-        reduction: str,
-        wishes: Sequence[bool],
-        prediction: Tensor,
-        target: Tensor,
-    ) -> Tensor:
+    def forward(ctx: Any, call: _Call, prediction: Tensor, target: Tensor) -> Tensor:
+        kernel, settings, reduction, wishes = call
         value = _empty_value(prediction, reduction)
         ctx.gradients = _empty_gradients(prediction, wishes)
+        ctx.rescale, ctx.dtype = kernel.rescale, prediction.dtype
         ctx.save_for_backward(prediction, target)
-        kernel(prediction, target, settings, reduction, value=value, gradients=ctx.gradients)
+        scales = mask_scales(prediction, settings, reduction)
+        kernel.run(prediction, target, settings, reduction, scales=scales, value=value, gradients=ctx.gradients)
         return value
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
-        return None, None, None, None, *_scaled_gradients(ctx, upstream[0], ctx.needs_input_grad[4:])
+        return None, *_scaled_gradients(ctx, upstream[0], ctx.needs_input_grad[1:])
 
 
-def _register_reduced(op: torch._ops.OpOverload, kernel: SimilarityKernel, device: str) -> None:
+def _register_reduced(op: torch._ops.OpOverload, kernels: Mapping[str, DeviceKernel]) -> None:
     def run(prediction: Tensor, target: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-        *settings, reduction, prediction_gradient, target_gradient = arguments
+        *rest, reduction, prediction_gradient, target_gradient = arguments
+        settings = Settings(*rest)
         value = _empty_value(prediction, reduction)
         gradients = _empty_gradients(prediction, (prediction_gradient, target_gradient))
-        kernel(prediction, target, Settings(*settings), reduction, value=value, gradients=gradients)
+        scales = mask_scales(prediction, settings, reduction)
+        kernels[prediction.device.type].run(
+            prediction, target, settings, reduction, scales=scales, value=value, gradients=gradients
+        )
         return value, *_as_outputs(prediction, gradients)
 
     def fake(prediction: Tensor, target: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
@@ -194,24 +177,26 @@ def _register_reduced(op: torch._ops.OpOverload, kernel: SimilarityKernel, devic
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.gradients = output[1:]
+        ctx.rescale, ctx.dtype = None, inputs[0].dtype  # an operator's outputs belong to its caller
         ctx.mark_non_differentiable(*ctx.gradients)
         ctx.save_for_backward(*inputs[:2])
 
     def backward(ctx: Any, upstream: Tensor, *_: None) -> tuple[Tensor | None, ...]:
         return *_scaled_gradients(ctx, upstream, ctx.needs_input_grad[:2]), *[None] * (len(ctx.needs_input_grad) - 2)
 
-    _LIBRARY.impl(op, run, device)
+    for device in kernels:
+        _LIBRARY.impl(op, run, device.upper())
     torch.library.register_fake(op, fake, lib=_LIBRARY)
     torch.library.register_autograd(op, backward, setup_context=setup_context, lib=_LIBRARY)
 
 
 def _register_map(
-    op: torch._ops.OpOverload, backward_op: torch._ops.OpOverload, kernel: SimilarityKernel, device: str
+    op: torch._ops.OpOverload, backward_op: torch._ops.OpOverload, kernels: Mapping[str, DeviceKernel]
 ) -> None:
     def run(prediction: Tensor, target: Tensor, *arguments: Any) -> Tensor:
         settings = Settings(*arguments)
         scores = _empty_map(prediction, settings.window_size, settings.padding)
-        kernel(prediction, target, settings, "none", scores=scores)
+        kernels[prediction.device.type].run(prediction, target, settings, "none", scores=scores)
         return scores
 
     def fake(prediction: Tensor, target: Tensor, *arguments: Any) -> Tensor:
@@ -219,14 +204,14 @@ def _register_map(
         return _empty_map(prediction, settings.window_size, settings.padding)
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:3])
-        ctx.settings = inputs[3:]
+        ctx.save_for_backward(*inputs[:4])
+        ctx.settings = inputs[4:]
 
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        prediction, target, sigma = ctx.saved_tensors
+        prediction, target, sigma, mask = ctx.saved_tensors
         wishes = ctx.needs_input_grad[:2]
         with torch.no_grad():
-            gradients = backward_op(upstream, prediction, target, sigma, *ctx.settings, *wishes)
+            gradients = backward_op(upstream, prediction, target, sigma, mask, *ctx.settings, *wishes)
         finished = (
             _finished(gradient, prediction, target) if wanted else None
             for gradient, wanted in zip(gradients, wishes, strict=True)
@@ -236,6 +221,7 @@ def _register_map(
     def run_backward(upstream: Tensor, prediction: Tensor, target: Tensor, *arguments: Any) -> list[Tensor]:
         *settings, prediction_gradient, target_gradient = arguments
         gradients = _empty_gradients(prediction, (prediction_gradient, target_gradient))
+        kernel = kernels[prediction.device.type].run
         kernel(prediction, target, Settings(*settings), "none", upstream=upstream, gradients=gradients)
         return _as_outputs(prediction, gradients)
 
@@ -245,10 +231,11 @@ def _register_map(
     def refuse(ctx: Any, *upstream: Tensor) -> None:
         raise RuntimeError(_TWICE)
 
-    _LIBRARY.impl(op, run, device)
+    for device in kernels:
+        _LIBRARY.impl(op, run, device.upper())
+        _LIBRARY.impl(backward_op, run_backward, device.upper())
     torch.library.register_fake(op, fake, lib=_LIBRARY)
     torch.library.register_autograd(op, backward, setup_context=setup_context, lib=_LIBRARY)
-    _LIBRARY.impl(backward_op, run_backward, device)
     torch.library.register_fake(backward_op, fake_backward, lib=_LIBRARY)
     torch.library.register_autograd(backward_op, refuse, lib=_LIBRARY)
 
@@ -277,12 +264,20 @@ def _finished(gradient: Tensor, prediction: Tensor, target: Tensor) -> Tensor:
 
 def _scaled_gradients(ctx: Any, upstream: Tensor, wishes: Sequence[bool]) -> list[Tensor | None]:
     """``ctx.gradients`` times the derivative of what became of the value. Often that is 1: then nothing is computed."""
-    prediction, target = ctx.saved_tensors
-    scale = upstream.view(-1, 1, 1, 1) if upstream.ndim else upstream
+    recorded = torch.is_grad_enabled()
     # A gradient that will be asked for again can not be given away: the receiver may write to it.
-    readable = type(upstream) is Tensor and upstream.device.type == "cpu" and not upstream.ndim
-    unscaled = readable and not torch._C._autograd._get_current_graph_task_keep_graph() and upstream.item() == 1.0
-    return [
-        _finished(gradient if unscaled else gradient * scale, prediction, target) if wanted else None
-        for gradient, wanted in zip(ctx.gradients, wishes, strict=True)
-    ]
+    ours = not recorded and type(upstream) is Tensor and not torch._C._autograd._get_current_graph_task_keep_graph()
+    if ours and upstream.device.type == "cpu" and not upstream.ndim and upstream.item() == 1.0:
+        gradients = ctx.gradients
+    elif ours and ctx.rescale is not None:
+        gradients = ctx.gradients
+        for gradient, wanted in zip(gradients, wishes, strict=True):
+            if wanted:
+                ctx.rescale(gradient, upstream)
+    else:
+        scale = upstream.view(-1, 1, 1, 1) if upstream.ndim else upstream
+        gradients = [g * scale if wanted else None for g, wanted in zip(ctx.gradients, wishes, strict=True)]
+    if not recorded and ctx.dtype == upstream.dtype:
+        return [gradient if wanted else None for gradient, wanted in zip(gradients, wishes, strict=True)]
+    images = ctx.saved_tensors
+    return [_finished(g, *images) if wanted else None for g, wanted in zip(gradients, wishes, strict=True)]

@@ -8,11 +8,13 @@ from torch import Tensor
 
 from twostage_kernels.native.extension import extension
 from twostage_kernels.reference.aw_ssim import COMMON_NOISE_VARIANCE
-from twostage_kernels.registration import Settings, Similarity, register_similarity
+from twostage_kernels.registration import DeviceKernel, register_similarity
+from twostage_kernels.settings import Settings, Similarity
 
-# Numbers of ImageType and Reduction in csrc/similarity.h.
+# Numbers of ImageType, Reduction and Form in csrc/similarity.h.
 _TYPES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
 _REDUCTIONS = {"mean": 0, "sample": 1, "loss": 2, "none": 3}
+_FORMS = {"additive": 0, "product": 1, "contrast-structure": 2}
 _instruction_set = -1  # index into instruction_sets(); -1 takes the best
 
 
@@ -33,35 +35,35 @@ def _run(
     settings: Settings,
     reduction: str,
     *,
+    scales: Tensor | None = None,
     upstream: Tensor | None = None,
     value: Tensor | None = None,
     scores: Tensor | None = None,
     gradients: Sequence[Tensor | None] = (None, None),
 ) -> None:
     assert extension is not None
-    sigma, weights, window_size, data_range, k1, k2, padding = settings
-    alpha, beta, gamma = (1.0, 0.0, 0.0) if weights is None else weights
+    sigma, mask, weights, luminance, window_size, data_range, k1, k2, padding, l1_weight = settings
+    form = _FORMS["additive" if weights is not None else "product" if luminance else "contrast-structure"]
+    alpha, beta, gamma = (0.0, 0.0, 0.0) if weights is None else weights
     # The names keep the tensors, and with them the addresses, alive.
     prediction, target, sigma = prediction.contiguous(), target.contiguous(), sigma.contiguous()
+    mask = None if mask is None else mask.contiguous()
+    scales = None if scales is None else scales.contiguous()
     upstream = None if upstream is None else upstream.contiguous()
-    optional = (upstream, value, scores, *gradients)
+    tensors = (prediction, target, sigma, mask, scales, upstream, value, scores, *gradients)
     extension.similarity(
         prediction.shape,
         window_size,
         padding == "same",
-        weights is not None,
+        form,
         (alpha, beta, gamma, (k1 * data_range) ** 2, (k2 * data_range) ** 2, COMMON_NOISE_VARIANCE * data_range**2),
+        (l1_weight, data_range),
         _TYPES[prediction.dtype],
-        (
-            prediction.data_ptr(),
-            target.data_ptr(),
-            sigma.data_ptr(),
-            *[0 if tensor is None else tensor.data_ptr() for tensor in optional],
-        ),
+        [0 if tensor is None else tensor.data_ptr() for tensor in tensors],
         _REDUCTIONS[reduction],
         torch.get_num_threads(),
         _instruction_set,
     )
 
 
-similarity: Similarity = register_similarity("native", "CPU", _run)
+similarity: Similarity = register_similarity("native", {"cpu": DeviceKernel(_run)})

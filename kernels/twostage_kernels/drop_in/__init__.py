@@ -1,0 +1,1 @@
+"""Other packages' SSIM functions, name for name and argument for argument, computed by the ops of this package."""

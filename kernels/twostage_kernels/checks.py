@@ -88,7 +88,7 @@ def checked_mask(mask: Tensor, images: Tensor) -> Tensor:
         raise ValueError(f"mask has shape {tuple(mask.shape)}; accepted: {list(shape)}, one channel for all")
     if mask.device != images.device:
         raise ValueError(f"mask is on {mask.device} and the images on {images.device}; accepted: the same device")
-    if mask.is_floating_point() and _can_be_read(mask) and not bool(((mask >= 0) & mask.isfinite()).all()):
+    if mask.is_floating_point() and can_be_read(mask) and not bool(((mask >= 0) & mask.isfinite()).all()):
         raise ValueError("mask has values below 0 or not finite; accepted: finite values of at least 0")
     return mask.detach().to(_sum_dtype(images))
 
@@ -110,7 +110,7 @@ def per_sample_sigma(sigma: float | Tensor, images: Tensor) -> Tensor:
         raise TypeError(f"sigma has dtype {sigma.dtype}; accepted: a floating-point dtype")
     if sigma.ndim > 1 or (sigma.ndim == 1 and sigma.shape[0] != batch):
         raise ValueError(f"sigma has shape {tuple(sigma.shape)}; accepted: a number, a 0-d tensor or [{batch}]")
-    if _can_be_read(sigma) and not bool(((sigma > 0) & sigma.isfinite()).all()):
+    if can_be_read(sigma) and not bool(((sigma > 0) & sigma.isfinite()).all()):
         raise ValueError(f"sigma is {sigma.tolist()}; accepted: finite values above 0")
     return sigma.detach().to(dtype).expand(batch)
 
@@ -134,101 +134,10 @@ def _constant_sigma(sigma: float, batch: int, dtype: torch.dtype, device: torch.
     return kept
 
 
-def _can_be_read(tensor: Tensor) -> bool:
+def can_be_read(tensor: Tensor) -> bool:
     """Whether looking at the values waits for no device and meets no tensor without values (fake, functional).
 
     Where it is not so, the caller answers for the values.
     """
     plain = type(tensor) in (Tensor, torch.nn.Parameter)
     return plain and tensor.device.type == "cpu" and not torch.compiler.is_compiling()
-
-
-def require_defects(
-    target: Tensor,
-    source: Tensor,
-    vertices: Tensor,
-    vertex_count: Tensor,
-    image_index: Tensor,
-    source_index: Tensor,
-    transform: Tensor,
-    blur_sigma: Tensor,
-    strength: Tensor,
-) -> None:
-    for name, image in (("target", target), ("source", source)):
-        if not isinstance(image, Tensor):
-            raise TypeError(f"{name} is a {type(image).__name__}; accepted: a torch.Tensor")
-        if image.ndim != 4 or 0 in image.shape[1:]:
-            raise ValueError(f"{name} has shape {tuple(image.shape)}; accepted: [N, C, H, W] with at least one pixel")
-        if image.dtype not in (*IMAGE_DTYPES, torch.uint8):
-            raise TypeError(f"{name} has dtype {image.dtype}; accepted: float16, bfloat16, float32, float64, uint8")
-    if source.dtype != target.dtype:
-        raise TypeError(f"source has dtype {source.dtype} and target {target.dtype}; accepted: equal dtypes")
-    if source.shape[1] != target.shape[1]:
-        raise ValueError(f"source has {source.shape[1]} channels and target {target.shape[1]}; accepted: equal numbers")
-    if source.device != target.device:
-        raise ValueError(f"source is on {source.device} and target on {target.device}; accepted: the same device")
-    if isinstance(vertex_count, Tensor) and vertex_count.ndim != 1:
-        raise ValueError(f"vertex_count has shape {tuple(vertex_count.shape)}; accepted: [P], one for each polygon")
-    polygons = len(vertex_count)
-    shapes = {
-        "vertex_count": (vertex_count, (polygons,)),
-        "vertices": (vertices, (polygons, 7, 2)),
-        "image_index": (image_index, (polygons,)),
-        "source_index": (source_index, (polygons,)),
-        "transform": (transform, (polygons, 2, 3)),
-        "blur_sigma": (blur_sigma, (polygons,)),
-        "strength": (strength, (polygons,)),
-    }
-    for name, (tensor, shape) in shapes.items():
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} is a {type(tensor).__name__}; accepted: a torch.Tensor")
-        if tuple(tensor.shape) != shape:
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; accepted for {polygons} polygons: {list(shape)}")
-        if tensor.device != target.device:
-            raise ValueError(f"{name} is on {tensor.device} and target on {target.device}; accepted: the same device")
-        integer = name in ("vertex_count", "image_index", "source_index")
-        if tensor.dtype not in (INDEX_DTYPES if integer else IMAGE_DTYPES):
-            raise TypeError(
-                f"{name} has dtype {tensor.dtype}; accepted: {'an integer' if integer else 'a floating'} dtype"
-            )
-    if _can_be_read(vertices):
-        _require_defect_values(
-            target, source, vertices, vertex_count, image_index, source_index, transform, blur_sigma, strength
-        )
-
-
-def _require_defect_values(
-    target: Tensor,
-    source: Tensor,
-    vertices: Tensor,
-    vertex_count: Tensor,
-    image_index: Tensor,
-    source_index: Tensor,
-    transform: Tensor,
-    blur_sigma: Tensor,
-    strength: Tensor,
-) -> None:
-    used = vertex_count != 0
-    in_polygon = torch.arange(7) < vertex_count.unsqueeze(1)
-    problems = (
-        (
-            "vertex_count",
-            ~((vertex_count == 0) | ((vertex_count >= 3) & (vertex_count <= 7))),
-            vertex_count,
-            "0 or 3..7",
-        ),
-        ("vertices", (~vertices.isfinite().all(dim=2) & in_polygon).any(dim=1), vertices, "finite numbers"),
-        ("image_index", used & _outside(image_index, target.shape[0]), image_index, f"0..{target.shape[0] - 1}"),
-        ("source_index", used & _outside(source_index, source.shape[0]), source_index, f"0..{source.shape[0] - 1}"),
-        ("transform", used & ~transform.isfinite().flatten(1).all(dim=1), transform, "finite numbers"),
-        ("blur_sigma", used & ~(blur_sigma.isfinite() & (blur_sigma >= 0)), blur_sigma, "finite numbers of at least 0"),
-        ("strength", used & ~((strength >= 0) & (strength <= 1)), strength, "0..1"),
-    )
-    for name, wrong, values, accepted in problems:
-        if bool(wrong.any()):
-            polygon = int(wrong.nonzero()[0])
-            raise ValueError(f"{name} of polygon {polygon} is {values[polygon].tolist()}; accepted: {accepted}")
-
-
-def _outside(index: Tensor, size: int) -> Tensor:
-    return (index < 0) | (index >= size)

@@ -11,21 +11,25 @@ from setuptools.command.build_ext import build_ext
 
 CPU = Path("csrc/cpu")
 FLAGS = ["-std=c++17", "-O3", "-g0", "-ffp-contract=fast", "-fvisibility=hidden", "-Wall", "-Wextra", "-pthread"]
-# Each instruction set has a source file of its own; which one runs is decided where the program runs.
-INSTRUCTION_SETS = {"tile_plain.cpp": []}
+INSTRUCTION_SETS: dict[str, list[str]] = {"plain": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
-    INSTRUCTION_SETS["tile_avx2.cpp"] = ["-mavx2", "-mfma"]
-    INSTRUCTION_SETS["tile_avx512.cpp"] = ["-mavx512f", "-mavx512dq", "-mavx512vl"]
+    INSTRUCTION_SETS["avx2"] = ["-mavx2", "-mfma"]
+    INSTRUCTION_SETS["avx512"] = ["-mavx512f", "-mavx512dq", "-mavx512vl"]
+# Each op has a source file for every instruction set; which one runs is decided where the program runs.
+FLAGS_OF_FILE = {f"{op}_{name}.cpp": flags for op in ("tile", "paste") for name, flags in INSTRUCTION_SETS.items()}
+CPU_SOURCES = ("similarity.cpp", "thread_pool.cpp", "paste.cpp", "paste_shape.cpp", *FLAGS_OF_FILE)
+# Which pixels are inside a polygon is decided by rounded numbers, which must be the same everywhere.
+FLAGS_OF_FILE["paste_shape.cpp"] = ["-ffp-contract=off"]
 
 
 class BuildExtension(build_ext):
-    """Gives the source files of an instruction set their flags."""
+    """Gives some source files flags of their own."""
 
     def build_extensions(self) -> None:
         compile_one = self.compiler._compile
 
         def compile_with_flags(obj: str, src: str, ext: str, cc_args: Any, flags: list[str], pp_opts: Any) -> None:
-            compile_one(obj, src, ext, cc_args, [*flags, *INSTRUCTION_SETS.get(Path(src).name, [])], pp_opts)
+            compile_one(obj, src, ext, cc_args, [*flags, *FLAGS_OF_FILE.get(Path(src).name, [])], pp_opts)
 
         self.compiler._compile = compile_with_flags
         super().build_extensions()
@@ -35,7 +39,8 @@ EXTENSION = Extension(
     "twostage_kernels._extension",
     sources=[
         "csrc/bindings.cpp",
-        *(str(CPU / name) for name in ("similarity.cpp", "thread_pool.cpp", *INSTRUCTION_SETS)),
+        "csrc/bindings_paste.cpp",
+        *(str(CPU / name) for name in CPU_SOURCES),
     ],
     depends=[str(path) for path in sorted(Path("csrc").rglob("*.h"))],
     include_dirs=[pybind11.get_include()],

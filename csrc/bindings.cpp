@@ -1,4 +1,6 @@
 // Python's door to the kernels: addresses come in as integers, the interpreter's lock is released while they run.
+#include "bindings.h"
+
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -11,11 +13,6 @@
 namespace py = pybind11;
 
 namespace {
-
-template <typename T>
-T* pointer(std::uintptr_t address) {
-    return reinterpret_cast<T*>(address);
-}
 
 using Addresses = std::array<std::uintptr_t, 10>;
 
@@ -56,4 +53,5 @@ std::vector<std::string> instruction_sets() {
 PYBIND11_MODULE(_extension, module) {
     module.def("similarity", &similarity);
     module.def("instruction_sets", &instruction_sets);
+    bind_paste(module);
 }

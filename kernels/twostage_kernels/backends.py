@@ -25,12 +25,15 @@ class Backend:
         return self.devices is None or kind in self.devices
 
 
-_NATIVE: dict[str, Backend] = {"native": Backend(native.similarity, ("cpu",))} if native.unavailable is None else {}
+def _native(implementation: Implementation) -> dict[str, Backend]:
+    return {"native": Backend(implementation, ("cpu",))} if native.unavailable is None else {}
+
+
 # For each op its backends, fastest first.
 _BACKENDS: dict[str, dict[str, Backend]] = {
-    "aw_ssim": {**_NATIVE, "reference": Backend(reference.similarity)},
-    "ssim": {**_NATIVE, "reference": Backend(reference.similarity)},
-    "paste_defects": {"reference": Backend(reference.paste_defects)},
+    "aw_ssim": {**_native(native.similarity), "reference": Backend(reference.similarity)},
+    "ssim": {**_native(native.similarity), "reference": Backend(reference.similarity)},
+    "paste_defects": {**_native(native.paste_defects), "reference": Backend(reference.paste_defects)},
 }
 OPS = tuple(_BACKENDS)
 

@@ -1,12 +1,11 @@
 """AW-SSIM and SSIM on the CPU: tensors in, tensors out, addresses in between."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from twostage_kernels.native.extension import extension
+from twostage_kernels.native.extension import chosen_instruction_set, extension
 from twostage_kernels.reference.aw_ssim import COMMON_NOISE_VARIANCE
 from twostage_kernels.registration import DeviceKernel, register_similarity
 from twostage_kernels.settings import Settings, Similarity
@@ -15,18 +14,6 @@ from twostage_kernels.settings import Settings, Similarity
 _TYPES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
 _REDUCTIONS = {"mean": 0, "sample": 1, "loss": 2, "none": 3}
 _FORMS = {"additive": 0, "product": 1, "contrast-structure": 2}
-_instruction_set = -1  # index into instruction_sets(); -1 takes the best
-
-
-@contextmanager
-def forced_instruction_set(index: int) -> Iterator[None]:
-    """Runs the CPU kernels on one of ``instruction_sets()`` while it lasts, in the whole process."""
-    global _instruction_set
-    before, _instruction_set = _instruction_set, index
-    try:
-        yield
-    finally:
-        _instruction_set = before
 
 
 def _run(
@@ -62,7 +49,7 @@ def _run(
         [0 if tensor is None else tensor.data_ptr() for tensor in tensors],
         _REDUCTIONS[reduction],
         torch.get_num_threads(),
-        _instruction_set,
+        chosen_instruction_set(),
     )
 
 

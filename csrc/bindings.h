@@ -1,0 +1,13 @@
+// What the bindings of every op share.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+
+template <typename T>
+T* pointer(std::uintptr_t address) {
+    return reinterpret_cast<T*>(address);
+}
+
+void bind_paste(pybind11::module_& module);

@@ -1,0 +1,8 @@
+#include "paste_kernel.h"
+
+namespace twostage {
+
+void paste_image_avx2(const PasteProblem<float>& problem, std::int64_t image) { paste_image(problem, image); }
+void paste_image_avx2(const PasteProblem<double>& problem, std::int64_t image) { paste_image(problem, image); }
+
+}  // namespace twostage

@@ -1,0 +1,140 @@
+// Pastes the polygons of one image while walking down its rows. Included once for every instruction set.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "paste_cut.h"
+#include "tile.h"
+
+namespace twostage {
+namespace {
+
+// The rows of `out` that are being pasted into: its own memory, or a copy in T where its pixels have another type or
+// do not lie side by side.
+template <typename T>
+class ImageRows {
+  public:
+    ImageRows(const PasteImages& images, std::int64_t image, T* staging, const T** pointers)
+        : images_(images), size_(pixel_size(images.type)), staging_(staging), rows_(const_cast<T**>(pointers)) {
+        base_ = static_cast<char*>(images.out) + image * images.image_stride[0] * size_;
+    }
+
+    static bool staged(const PasteImages& images) {
+        return images.image_stride[3] != 1 || pixel_size(images.type) != sizeof(T);
+    }
+
+    // One pointer for each channel, to columns counted from 0. Only `columns` may be used.
+    T* const* open(std::int64_t row, Run columns) {
+        const std::int64_t* stride = images_.image_stride;
+        for (std::int64_t channel = 0; channel < images_.channels; ++channel) {
+            char* const from = at(row, channel);
+            rows_[channel] = staged(images_) ? staging_ + channel * images_.width : reinterpret_cast<T*>(from);
+            if (staged(images_))
+                with_type([&](auto* pixels) {
+                    for (std::int64_t x = columns.begin; x < columns.end; ++x)
+                        rows_[channel][x] = static_cast<T>(number(pixels[x * stride[3]]));
+                })(from);
+        }
+        return rows_;
+    }
+
+    // Writes back the pixels whose opacity is not 0.
+    void close(std::int64_t row, Run columns, const T* opacity) {
+        if (!staged(images_)) return;
+        const std::int64_t stride = images_.image_stride[3];
+        for (std::int64_t channel = 0; channel < images_.channels; ++channel)
+            with_type([&](auto* pixels) {
+                for (std::int64_t x = columns.begin; x < columns.end; ++x)
+                    if (opacity[x] != 0) put(rows_[channel][x], pixels[x * stride]);
+            })(at(row, channel));
+    }
+
+  private:
+    char* at(std::int64_t row, std::int64_t channel) const {
+        return base_ + (channel * images_.image_stride[1] + row * images_.image_stride[2]) * size_;
+    }
+
+    template <typename Body>
+    auto with_type(Body body) const {
+        return [type = images_.type, body](char* pixels) {
+            if constexpr (sizeof(T) == 8) {
+                body(reinterpret_cast<double*>(pixels));
+            } else {
+                switch (type) {
+                    case PixelType::kUint8:
+                        return body(reinterpret_cast<std::uint8_t*>(pixels));
+                    case PixelType::kFloat16:
+                        return body(reinterpret_cast<Half*>(pixels));
+                    case PixelType::kBfloat16:
+                        return body(reinterpret_cast<Bfloat*>(pixels));
+                    default:
+                        return body(reinterpret_cast<float*>(pixels));
+                }
+            }
+        };
+    }
+
+    const PasteImages& images_;
+    std::int64_t size_;
+    char* base_;
+    T* staging_;
+    T** rows_;
+};
+
+template <typename T>
+void paste_image(const PasteProblem<T>& problem, std::int64_t image) {
+    const PasteImages& images = problem.images;
+    const std::int64_t pixels = images.height * images.width, size = pixel_size(images.type);
+    T* const opacity = problem.opacity + image * pixels;
+    if (images.out != images.target) {
+        const std::int64_t begin = image * images.image_stride[0] * size;
+        std::memcpy(static_cast<char*>(images.out) + begin, static_cast<const char*>(images.target) + begin,
+                    static_cast<std::size_t>(images.channels * pixels * size));
+    }
+    std::memset(opacity, 0, static_cast<std::size_t>(pixels) * sizeof(T));
+
+    std::vector<Cut<T>> cuts;
+    Workspace needed;
+    for (std::int64_t i = problem.first[image]; i < problem.first[image + 1]; ++i) {
+        Cut<T> cut(problem, problem.order[i]);
+        if (cut.touched().empty()) continue;
+        cut.lay_out(needed);
+        cuts.push_back(cut);
+    }
+    if (cuts.empty()) return;
+    const auto lay_out_rows = [&](Workspace& workspace) {
+        T* const staging = workspace.take<T>(ImageRows<T>::staged(images) ? images.channels * images.width : 0);
+        const T** const pointers = workspace.take<const T*>(images.channels);
+        return ImageRows<T>(images, image, staging, pointers);
+    };
+    lay_out_rows(needed);
+    Workspace workspace(thread_scratch(needed.bytes()));
+    for (Cut<T>& cut : cuts) cut.lay_out(workspace);
+    ImageRows<T> rows = lay_out_rows(workspace);
+
+    std::int64_t row_begin = images.height, row_end = 0;
+    for (const Cut<T>& cut : cuts) {
+        row_begin = cut.touched().row_begin < row_begin ? cut.touched().row_begin : row_begin;
+        row_end = cut.touched().row_end > row_end ? cut.touched().row_end : row_end;
+    }
+    for (std::int64_t row = row_begin; row < row_end; ++row) {
+        Run columns{images.width, 0};
+        for (Cut<T>& cut : cuts) {
+            const Run own = cut.advance(row);
+            if (own.begin >= own.end) continue;
+            columns.begin = own.begin < columns.begin ? own.begin : columns.begin;
+            columns.end = own.end > columns.end ? own.end : columns.end;
+        }
+        if (columns.begin >= columns.end) continue;
+        T* const opacity_row = opacity + row * images.width;
+        T* const* image_row = rows.open(row, columns);
+        for (Cut<T>& cut : cuts) cut.paste(image_row, opacity_row);
+        rows.close(row, columns, opacity_row);
+    }
+}
+
+}  // namespace
+}  // namespace twostage

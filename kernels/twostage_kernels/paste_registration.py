@@ -1,0 +1,107 @@
+"""Makes a backend's ``paste_defects`` operators of torch: schema and fake kernel, new images and in place."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from twostage_kernels.paste_arguments import Polygons, compute_dtype
+
+NAMESPACE = "twostage_kernels"
+_LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
+_ARGUMENTS = (
+    "Tensor source, Tensor vertices, Tensor vertex_count, Tensor? image_index, Tensor source_index, "
+    "Tensor? source_layout, Tensor transform, Tensor blur_sigma, Tensor? strength, Tensor? color_gain, "
+    "Tensor? color_offset, Tensor? blend_mode, Tensor? edge_amplitude, Tensor? edge_grain, Tensor? edge_seed, "
+    "float low, float high"
+)
+
+
+class PasteKernel(Protocol):
+    """Fills ``out`` (which may be ``target``) and ``opacity``; arguments have been checked.
+
+    ``target`` and ``out`` may have any strides, ``opacity`` is contiguous.
+    """
+
+    def __call__(
+        self,
+        target: Tensor,  # [B, C, H, W]
+        source: Tensor,  # [S, C, h, w], or [N] with polygons.source_layout
+        polygons: Polygons,
+        value_range: tuple[float, float],
+        out: Tensor,  # [B, C, H, W]
+        opacity: Tensor,  # [B, 1, H, W]
+    ) -> None: ...
+
+
+class PasteDefects(Protocol):
+    """A backend's entry, for callers who have checked their arguments."""
+
+    def __call__(
+        self,
+        target: Tensor,
+        source: Tensor,
+        polygons: Polygons,
+        value_range: tuple[float, float],
+        out: Tensor | None,
+    ) -> tuple[Tensor, Tensor]: ...
+
+
+def register_paste(backend: str, device: str, kernel: PasteKernel) -> PasteDefects:
+    """Define the operators of ``backend``, with ``kernel`` for ``device`` (a dispatch key such as "CPU")."""
+    new = _define(f"{backend}_paste_defects", f"(Tensor target, {_ARGUMENTS}) -> (Tensor, Tensor)")
+    in_place = _define(f"{backend}_paste_defects_", f"(Tensor(a!) target, {_ARGUMENTS}) -> Tensor")
+
+    def run_new(target: Tensor, source: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+        images, opacity = torch.empty_like(target), _empty_opacity(target)
+        kernel(target, source, *_split(arguments), images, opacity)
+        return images, opacity
+
+    def run_in_place(target: Tensor, source: Tensor, *arguments: Any) -> Tensor:
+        opacity = _empty_opacity(target)
+        kernel(target, source, *_split(arguments), target, opacity)
+        return opacity
+
+    def fake_new(target: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+        return torch.empty_like(target), _empty_opacity(target)
+
+    def fake_in_place(target: Tensor, *_: Any) -> Tensor:
+        return _empty_opacity(target)
+
+    _LIBRARY.impl(new, run_new, device)
+    torch.library.register_fake(new, fake_new, lib=_LIBRARY)
+    _LIBRARY.impl(in_place, run_in_place, device)
+    torch.library.register_fake(in_place, fake_in_place, lib=_LIBRARY)
+
+    def paste(
+        target: Tensor,
+        source: Tensor,
+        polygons: Polygons,
+        value_range: tuple[float, float],
+        out: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        if out is None:
+            images, opacity = new(target, source, *polygons, *value_range)
+            return images, opacity
+        if out is not target:
+            out.copy_(target)
+        return out, in_place(out, source, *polygons, *value_range)
+
+    return paste
+
+
+def _define(name: str, schema: str) -> torch._ops.OpOverload:
+    _LIBRARY.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
+    op: torch._ops.OpOverload = getattr(getattr(torch.ops, NAMESPACE), name).default
+    return op
+
+
+def _split(arguments: Sequence[Any]) -> tuple[Polygons, tuple[float, float]]:
+    *polygons, low, high = arguments
+    return Polygons(*polygons), (low, high)
+
+
+def _empty_opacity(target: Tensor) -> Tensor:
+    batch, _, height, width = target.shape
+    return torch.empty((batch, 1, height, width), dtype=compute_dtype(target), device=target.device)

@@ -13,8 +13,8 @@ using twostage::PasteImages;
 using twostage::PixelType;
 
 template <typename T>
-void run(const PasteImages& images, std::int64_t count, const std::array<std::uintptr_t, 14>& a, int threads,
-         int instruction_set) {
+std::int64_t run(const PasteImages& images, std::int64_t count, const std::array<std::uintptr_t, 14>& a, int threads,
+                 int instruction_set) {
     const twostage::PastePolygons<T> polygons{
         count,
         pointer<const T>(a[0]),
@@ -31,17 +31,17 @@ void run(const PasteImages& images, std::int64_t count, const std::array<std::ui
         pointer<const T>(a[11]),
         pointer<const std::int64_t>(a[12]),
     };
-    twostage::paste_defects_cpu<T>(images, polygons, pointer<T>(a[13]), threads, instruction_set);
+    return twostage::paste_defects_cpu<T>(images, polygons, pointer<T>(a[13]), threads, instruction_set);
 }
 
 // images: addresses of target, out, source, source layout (0 for none).
 // source: images, height, width, elements in memory.
 // polygons: addresses in the order of PastePolygons, then that of the opacity; 0 for null.
-void paste_defects(const std::array<std::int64_t, 4>& shape, const std::array<std::int64_t, 4>& stride, int type,
-                   int source_type, const std::array<std::uintptr_t, 4>& addresses,
-                   const std::array<std::int64_t, 4>& source, const std::array<std::int64_t, 4>& source_stride,
-                   const std::array<double, 2>& range, std::int64_t count,
-                   const std::array<std::uintptr_t, 14>& polygons, int threads, int instruction_set) {
+std::int64_t paste_defects(const std::array<std::int64_t, 4>& shape, const std::array<std::int64_t, 4>& stride,
+                           int type, int source_type, const std::array<std::uintptr_t, 4>& addresses,
+                           const std::array<std::int64_t, 4>& source, const std::array<std::int64_t, 4>& source_stride,
+                           const std::array<double, 2>& range, std::int64_t count,
+                           const std::array<std::uintptr_t, 14>& polygons, int threads, int instruction_set) {
     PasteImages images{};
     images.batch = shape[0];
     images.channels = shape[1];
@@ -64,7 +64,8 @@ void paste_defects(const std::array<std::int64_t, 4>& shape, const std::array<st
     images.low = range[0];
     images.high = range[1];
     const pybind11::gil_scoped_release unlocked;
-    (images.type == PixelType::kFloat64 ? run<double> : run<float>)(images, count, polygons, threads, instruction_set);
+    return (images.type == PixelType::kFloat64 ? run<double> : run<float>)(images, count, polygons, threads,
+                                                                           instruction_set);
 }
 
 }  // namespace

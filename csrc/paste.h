@@ -76,13 +76,15 @@ struct PastePolygons {
 //
 // `image` is held in T between the polygons of an image and rounded to its type once (uint8: to the nearest, clamped).
 // A pixel whose opacity ends at 0 keeps the target's bits. A polygon with a value outside the ranges above, an index
-// outside its range or a source image that does not lie within source_elements is left out.
+// outside its range or a source image that does not lie within source_elements cannot be pasted: where nobody can be
+// told (on a GPU), it is left out.
 
 // `opacity` [B, 1, H, W] is fully overwritten; `out` too, unless it is target: then only touched pixels are. The caller
 // owns every buffer; none may alias, out and target apart. The same inputs give the same bits whatever `threads` is.
 // `instruction_set` indexes cpu_instruction_sets() (similarity.h); -1 takes the best.
+// Returns how many polygons, empty slots apart, would have to be left out. Where there are any, nothing is written.
 template <typename T>
-void paste_defects_cpu(const PasteImages& images, const PastePolygons<T>& polygons, T* opacity, int threads,
-                       int instruction_set);
+std::int64_t paste_defects_cpu(const PasteImages& images, const PastePolygons<T>& polygons, T* opacity, int threads,
+                               int instruction_set);
 
 }  // namespace twostage

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "../similarity.h"
@@ -41,21 +42,27 @@ bool usable(const PasteImages& images, const PastePolygons<T>& p, std::int64_t i
     return source_image(images, p.source_index[i]).pixels != nullptr &&
            finite(p.vertices + i * 2 * kMaxVertices, 2 * vertices) && finite(p.transform + i * 6, 6) &&
            within(p.blur_sigma, i, 0, kMaxBlurSigma) && within(p.strength, i, 0, 1) &&
-           within(p.edge_amplitude, i, 0, kMaxEdgeAmplitude) && within(p.edge_grain, i, 1, 1e30) &&
+           within(p.edge_amplitude, i, 0, kMaxEdgeAmplitude) &&
+           within(p.edge_grain, i, 1, std::numeric_limits<double>::max()) &&
            finite(p.color_gain == nullptr ? nullptr : p.color_gain + i * images.channels, images.channels) &&
            finite(p.color_offset == nullptr ? nullptr : p.color_offset + i * images.channels, images.channels);
 }
 
-// Fills `order` and `first` of the problem.
+// Fills `order` and `first` of the problem. Returns the number of unusable polygons.
 template <typename T>
-void sort_by_image(const PasteImages& images, const PastePolygons<T>& polygons, std::vector<std::int64_t>& order,
-                   std::vector<std::int64_t>& first) {
+std::int64_t sort_by_image(const PasteImages& images, const PastePolygons<T>& polygons,
+                           std::vector<std::int64_t>& order, std::vector<std::int64_t>& first) {
     const std::int64_t slots = images.batch > 0 ? polygons.count / images.batch : 0;
+    std::int64_t unusable = 0;
     std::vector<std::int64_t> owner(static_cast<std::size_t>(polygons.count), -1);
     first.assign(static_cast<std::size_t>(images.batch) + 1, 0);
     for (std::int64_t i = 0; i < polygons.count; ++i) {
         const std::size_t place = static_cast<std::size_t>(i);
-        if (!usable(images, polygons, i)) continue;
+        if (polygons.vertex_count[i] == 0) continue;
+        if (!usable(images, polygons, i)) {
+            ++unusable;
+            continue;
+        }
         owner[place] = polygons.image_index != nullptr ? polygons.image_index[i] : i / slots;
         if (owner[place] < images.batch) ++first[static_cast<std::size_t>(owner[place]) + 1];
     }
@@ -67,6 +74,7 @@ void sort_by_image(const PasteImages& images, const PastePolygons<T>& polygons, 
         if (image >= 0 && image < images.batch)
             order[static_cast<std::size_t>(next[static_cast<std::size_t>(image)]++)] = i;
     }
+    return unusable;
 }
 
 // In the order of cpu_instruction_sets().
@@ -117,18 +125,19 @@ SourceImage source_image(const PasteImages& images, std::int64_t source) {
 }
 
 template <typename T>
-void paste_defects_cpu(const PasteImages& images, const PastePolygons<T>& polygons, T* opacity, int threads,
-                       int instruction_set) {
+std::int64_t paste_defects_cpu(const PasteImages& images, const PastePolygons<T>& polygons, T* opacity, int threads,
+                               int instruction_set) {
     std::vector<std::int64_t> order, first;
-    sort_by_image(images, polygons, order, first);
+    if (const std::int64_t unusable = sort_by_image(images, polygons, order, first)) return unusable;
     const PasteProblem<T> problem{images, polygons, opacity, order.data(), first.data()};
     const PasteImage<T> paste_image = chosen_kernel<T>(instruction_set);
     const std::int64_t useful = 1 + images.batch * images.channels * images.height * images.width / kValuesPerThread;
     parallel_for(images.batch, static_cast<int>(threads < useful ? threads : useful),
                  [&](std::int64_t image) { paste_image(problem, image); });
+    return 0;
 }
 
-template void paste_defects_cpu<float>(const PasteImages&, const PastePolygons<float>&, float*, int, int);
-template void paste_defects_cpu<double>(const PasteImages&, const PastePolygons<double>&, double*, int, int);
+template std::int64_t paste_defects_cpu<float>(const PasteImages&, const PastePolygons<float>&, float*, int, int);
+template std::int64_t paste_defects_cpu<double>(const PasteImages&, const PastePolygons<double>&, double*, int, int);
 
 }  // namespace twostage

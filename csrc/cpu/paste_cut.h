@@ -79,6 +79,14 @@ class Cut {
         if (window_ != nullptr) fill_window();
     }
 
+    // Asks for the source's pixels ahead of their use: their rows are too short for the processor to foresee.
+    void fetch_source() const {
+        for (std::int64_t row = shape_.box.row_begin; row < shape_.box.row_end; ++row) {
+            const std::int64_t count = row_runs(shape_, row, shape_memory_, runs_);
+            for (std::int64_t i = 0; i < count; ++i) sampler_.fetch(row, runs_[i]);
+        }
+    }
+
     // Makes ready what is pasted into `row`, and returns its columns. Rows come in order.
     Run advance(std::int64_t row) {
         tap_count_ = 0;

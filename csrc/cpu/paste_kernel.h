@@ -12,6 +12,8 @@
 namespace twostage {
 namespace {
 
+constexpr std::int64_t kRowsAhead = 8;  // how early the memory of a row is asked for
+
 // The rows of `out` that are being pasted into: its own memory, or a copy in T where its pixels have another type or
 // do not lie side by side.
 template <typename T>
@@ -39,6 +41,13 @@ class ImageRows {
                 })(from);
         }
         return rows_;
+    }
+
+    void fetch(std::int64_t row, Run columns) const {
+        const std::int64_t stride = images_.image_stride[3] * size_;
+        for (std::int64_t channel = 0; channel < images_.channels; ++channel)
+            for (std::int64_t byte = columns.begin * stride; byte < columns.end * stride; byte += kCacheLine)
+                __builtin_prefetch(at(row, channel) + byte, 1);
     }
 
     // Writes back the pixels whose opacity is not 0.
@@ -84,18 +93,22 @@ class ImageRows {
     T** rows_;
 };
 
+// Copies the image, and clears its opacity.
 template <typename T>
-void paste_image(const PasteProblem<T>& problem, std::int64_t image) {
+void start_image(const PasteProblem<T>& problem, std::int64_t image) {
     const PasteImages& images = problem.images;
     const std::int64_t pixels = images.height * images.width, size = pixel_size(images.type);
-    T* const opacity = problem.opacity + image * pixels;
     if (images.out != images.target) {
         const std::int64_t begin = image * images.image_stride[0] * size;
         std::memcpy(static_cast<char*>(images.out) + begin, static_cast<const char*>(images.target) + begin,
                     static_cast<std::size_t>(images.channels * pixels * size));
     }
-    std::memset(opacity, 0, static_cast<std::size_t>(pixels) * sizeof(T));
+    std::memset(problem.opacity + image * pixels, 0, static_cast<std::size_t>(pixels) * sizeof(T));
+}
 
+template <typename T>
+void paste_image(const PasteProblem<T>& problem, std::int64_t image) {
+    const PasteImages& images = problem.images;
     std::vector<Cut<T>> cuts;
     Workspace needed;
     for (std::int64_t i = problem.first[image]; i < problem.first[image + 1]; ++i) {
@@ -104,7 +117,7 @@ void paste_image(const PasteProblem<T>& problem, std::int64_t image) {
         cut.lay_out(needed);
         cuts.push_back(cut);
     }
-    if (cuts.empty()) return;
+    if (cuts.empty()) return start_image(problem, image);
     const auto lay_out_rows = [&](Workspace& workspace) {
         T* const staging = workspace.take<T>(ImageRows<T>::staged(images) ? images.channels * images.width : 0);
         const T** const pointers = workspace.take<const T*>(images.channels);
@@ -114,6 +127,9 @@ void paste_image(const PasteProblem<T>& problem, std::int64_t image) {
     Workspace workspace(thread_scratch(needed.bytes()));
     for (Cut<T>& cut : cuts) cut.lay_out(workspace);
     ImageRows<T> rows = lay_out_rows(workspace);
+    // The sources are on their way while the image is copied.
+    for (Cut<T>& cut : cuts) cut.fetch_source();
+    start_image(problem, image);
 
     std::int64_t row_begin = images.height, row_end = 0;
     for (const Cut<T>& cut : cuts) {
@@ -129,7 +145,8 @@ void paste_image(const PasteProblem<T>& problem, std::int64_t image) {
             columns.end = own.end > columns.end ? own.end : columns.end;
         }
         if (columns.begin >= columns.end) continue;
-        T* const opacity_row = opacity + row * images.width;
+        if (row + kRowsAhead < row_end) rows.fetch(row + kRowsAhead, columns);
+        T* const opacity_row = problem.opacity + (image * images.height + row) * images.width;
         T* const* image_row = rows.open(row, columns);
         for (Cut<T>& cut : cuts) cut.paste(image_row, opacity_row);
         rows.close(row, columns, opacity_row);

@@ -5,10 +5,13 @@
 #include <cstdint>
 
 #include "paste_problem.h"
+#include "paste_shape.h"
 #include "pixels.h"
 
 namespace twostage {
 namespace {
+
+constexpr std::int64_t kCacheLine = 64;  // bytes
 
 template <typename T>
 class SourceSampler {
@@ -48,7 +51,39 @@ class SourceSampler {
         }
     }
 
+    // Asks for the memory of what `sample` will read.
+    void fetch(std::int64_t row, Run run) const {
+        const PasteImages& images = problem_->images;
+        const std::int64_t size = pixel_size(images.source_type);
+        const Walk walk(problem_->polygons.transform + polygon_ * 6, row);
+        // Pixels of the target between two cache lines of the source.
+        const double speed = std::fabs(walk.step_x) * static_cast<double>(source_.column_stride * size) / kCacheLine +
+                             std::fabs(walk.step_y);
+        const std::int64_t stride = speed > 1 ? 1 : speed < 1e-2 ? 64 : static_cast<std::int64_t>(1 / speed);
+        for (std::int64_t x = run.begin; x < run.end; x += stride) {
+            const auto column = static_cast<std::int64_t>(within(walk.x(x), static_cast<double>(source_.width - 1)));
+            const auto line = static_cast<std::int64_t>(within(walk.y(x), static_cast<double>(source_.height - 1)));
+            const std::int64_t place = column * source_.column_stride + line * source_.row_stride;
+            for (std::int64_t channel = 0; channel < images.channels; ++channel)
+                __builtin_prefetch(source_.pixels + (place + channel * source_.channel_stride) * size);
+        }
+    }
+
   private:
+    // Where the pixels of a target row are read.
+    struct Walk {
+        Walk(const T* m, std::int64_t row)
+            : step_x(static_cast<double>(m[0])),
+              step_y(static_cast<double>(m[3])),
+              start_x(static_cast<double>(m[1]) * (static_cast<double>(row) + 0.5) + static_cast<double>(m[2]) - 0.5),
+              start_y(static_cast<double>(m[4]) * (static_cast<double>(row) + 0.5) + static_cast<double>(m[5]) - 0.5) {}
+
+        double x(std::int64_t column) const { return step_x * (static_cast<double>(column) + 0.5) + start_x; }
+        double y(std::int64_t column) const { return step_y * (static_cast<double>(column) + 0.5) + start_y; }
+
+        double step_x, step_y, start_x, start_y;
+    };
+
     // To the neighbours on the right and below; 0 at the last column and row, which are their own neighbours.
     struct Step {
         std::int64_t right, below;
@@ -57,20 +92,14 @@ class SourceSampler {
     static double within(double position, double last) { return position > 0 ? position < last ? position : last : 0; }
 
     void find(std::int64_t row, std::int64_t column, std::int64_t count) const {
-        const T* const m = problem_->polygons.transform + polygon_ * 6;
-        const double y = static_cast<double>(row) + 0.5, x0 = static_cast<double>(column) + 0.5;
-        const double step_x = static_cast<double>(m[0]), step_y = static_cast<double>(m[3]);
-        const double start_x = static_cast<double>(m[1]) * y + static_cast<double>(m[2]) - 0.5;
-        const double start_y = static_cast<double>(m[4]) * y + static_cast<double>(m[5]) - 0.5;
+        const Walk walk(problem_->polygons.transform + polygon_ * 6, row);
         const std::int64_t last_column = source_.width - 1, last_row = source_.height - 1;
         const double most_x = static_cast<double>(last_column), most_y = static_cast<double>(last_row);
         for (std::int64_t i = 0; i < count; ++i) {
-            const double target_x = x0 + static_cast<double>(i);
-            const double x = within(step_x * target_x + start_x, most_x);
-            const double y_source = within(step_y * target_x + start_y, most_y);
-            const auto left = static_cast<std::int64_t>(x), top = static_cast<std::int64_t>(y_source);
+            const double x = within(walk.x(column + i), most_x), y = within(walk.y(column + i), most_y);
+            const auto left = static_cast<std::int64_t>(x), top = static_cast<std::int64_t>(y);
             along_[i] = static_cast<T>(x - static_cast<double>(left));
-            down_[i] = static_cast<T>(y_source - static_cast<double>(top));
+            down_[i] = static_cast<T>(y - static_cast<double>(top));
             places_[i] = left * source_.column_stride + top * source_.row_stride;
             steps_[i] = {left < last_column ? source_.column_stride : 0, top < last_row ? source_.row_stride : 0};
         }

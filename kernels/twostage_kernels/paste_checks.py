@@ -50,7 +50,7 @@ def require_paste_images(target: Tensor, source: Tensor, source_layout: Tensor |
 
 
 def require_polygons(target: Tensor, source: Tensor, polygons: Polygons) -> None:
-    """Shapes, dtypes, devices of the polygons' tensors and, where they can be read without waiting, their values."""
+    """Shapes, dtypes and devices of the polygons' tensors."""
     vertex_count = polygons.vertex_count
     if isinstance(vertex_count, Tensor) and vertex_count.ndim != 1:
         raise ValueError(f"vertex_count has shape {tuple(vertex_count.shape)}; accepted: [P], one for each polygon")
@@ -80,8 +80,19 @@ def require_polygons(target: Tensor, source: Tensor, polygons: Polygons) -> None
             f"image_index is None for {len(vertex_count)} polygons and {target.shape[0]} images; accepted: an index "
             "for each polygon, or the same number of polygons for every image"
         )
-    if can_be_read(vertex_count):
-        _require_values(target, source, polygons)
+
+
+def require_values(target: Tensor, source: Tensor, polygons: Polygons) -> None:
+    """Values, where they can be read without waiting. Backends call it that are not faster at this themselves."""
+    if not can_be_read(polygons.vertex_count):
+        return
+    used = polygons.vertex_count != 0
+    for name, wrong, accepted in _problems(target, source, polygons, used):
+        wrong = wrong & used
+        if bool(wrong.any()):
+            polygon = int(wrong.nonzero()[0])
+            value = getattr(polygons, name)[polygon].tolist()
+            raise ValueError(f"{name} of polygon {polygon} is {value}; accepted: {accepted}")
 
 
 def require_value_range(value_range: tuple[float, float]) -> tuple[float, float]:
@@ -124,16 +135,6 @@ def _require_place(name: str, tensor: Tensor, target: Tensor) -> None:
     integer = name in _INTEGERS
     if tensor.dtype not in (INDEX_DTYPES if integer else IMAGE_DTYPES):
         raise TypeError(f"{name} has dtype {tensor.dtype}; accepted: {'an integer' if integer else 'a floating'} dtype")
-
-
-def _require_values(target: Tensor, source: Tensor, polygons: Polygons) -> None:
-    used = polygons.vertex_count != 0
-    for name, wrong, accepted in _problems(target, source, polygons, used):
-        wrong = wrong & used
-        if bool(wrong.any()):
-            polygon = int(wrong.nonzero()[0])
-            value = getattr(polygons, name)[polygon].tolist()
-            raise ValueError(f"{name} of polygon {polygon} is {value}; accepted: {accepted}")
 
 
 def _problems(target: Tensor, source: Tensor, polygons: Polygons, used: Tensor) -> Iterator[tuple[str, Tensor, str]]:

@@ -19,7 +19,9 @@ _ARGUMENTS = (
 
 
 class PasteKernel(Protocol):
-    """Fills ``out`` (which may be ``target``) and ``opacity``; arguments have been checked.
+    """Fills ``out`` (which may be ``target``) and ``opacity``.
+
+    Shapes, dtypes and devices have been checked; unusable values raise on the CPU and are left out elsewhere.
 
     ``target`` and ``out`` may have any strides, ``opacity`` is contiguous.
     """

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from twostage_kernels.native.extension import chosen_instruction_set, extension
 from twostage_kernels.paste_arguments import Polygons
+from twostage_kernels.paste_checks import require_values
 from twostage_kernels.paste_registration import PasteDefects, register_paste
 
 # Numbers of PixelType in csrc/paste.h.
@@ -31,7 +32,7 @@ def _run(
     values = Polygons(*packed)  # type: ignore[arg-type]
     layout = values.source_layout
     source = source if layout is None else source.contiguous()
-    extension.paste_defects(
+    unusable = extension.paste_defects(
         target.shape,
         target.stride(),
         _TYPES[target.dtype],
@@ -45,6 +46,9 @@ def _run(
         torch.get_num_threads(),
         chosen_instruction_set(),
     )
+    if unusable:
+        require_values(target, source, values)
+        raise AssertionError(f"{unusable} unusable polygons passed the checks")
     if not direct:
         out.copy_(into)
 

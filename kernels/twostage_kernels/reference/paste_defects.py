@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from twostage_kernels.paste_arguments import Polygons, compute_dtype
+from twostage_kernels.paste_checks import require_values
 from twostage_kernels.reference.edge_noise import SUBPIXELS, displacement
 
 # The blur kernel ends here, in standard deviations; its weights are normalised over the taps that remain.
@@ -146,6 +147,7 @@ def paste_defects(
     target: Tensor, source: Tensor, polygons: Polygons, value_range: tuple[float, float], out: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """See :func:`twostage_kernels.paste_defects`."""
+    require_values(target, source, polygons)
     compute = compute_dtype(target)
     scale = 1 / 255 if source.dtype == torch.uint8 and target.dtype != torch.uint8 else 1.0
     layouts = stacked_layout(source) if polygons.source_layout is None else polygons.source_layout.long()

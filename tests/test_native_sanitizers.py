@@ -42,7 +42,7 @@ def test_no_kernel_reads_or_writes_what_it_should_not(tmp_path: Path) -> None:
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     cpu = ROOT / "csrc" / "cpu"
     sources: dict[Path, list[str]] = {
-        ROOT / "tests" / "native_sanitizers.cpp": [],
+        ROOT / "tests" / "native_cases.cpp": [],
         cpu / "similarity.cpp": [],
         cpu / "thread_pool.cpp": [],
     }

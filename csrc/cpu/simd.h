@@ -8,6 +8,8 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #define TWOSTAGE_INLINE inline __attribute__((always_inline))
@@ -22,6 +24,9 @@ constexpr int kRowGroup = 4;  // rows that the vertical filters sum at once, as 
 #elif defined(__AVX2__)
 constexpr int kVectorBytes = 32;
 constexpr int kRowGroup = 2;
+#elif defined(__aarch64__)
+constexpr int kVectorBytes = 16;
+constexpr int kRowGroup = 4;
 #else
 constexpr int kVectorBytes = 16;
 constexpr int kRowGroup = 2;
@@ -174,6 +179,16 @@ template <typename V>
 TWOSTAGE_INLINE V reciprocal(V value) {
     return 1 / value;
 }
+#if defined(__aarch64__)
+TWOSTAGE_INLINE Root<float> square_root(Vector<float> value) {
+    const Vector<float> root = reinterpret_cast<Vector<float>>(vsqrtq_f32(reinterpret_cast<float32x4_t>(value)));
+    return {root, 1.0f / root};
+}
+TWOSTAGE_INLINE Root<double> square_root(Vector<double> value) {
+    const Vector<double> root = reinterpret_cast<Vector<double>>(vsqrtq_f64(reinterpret_cast<float64x2_t>(value)));
+    return {root, 1.0 / root};
+}
+#else
 TWOSTAGE_INLINE Root<float> square_root(Vector<float> value) {
     Vector<float> root{};
     for (int lane = 0; lane < kLanes<float>; ++lane) root[lane] = __builtin_sqrtf(value[lane]);
@@ -184,6 +199,7 @@ TWOSTAGE_INLINE Root<double> square_root(Vector<double> value) {
     for (int lane = 0; lane < kLanes<double>; ++lane) root[lane] = __builtin_sqrt(value[lane]);
     return {root, 1.0 / root};
 }
+#endif
 #endif
 
 template <typename V>

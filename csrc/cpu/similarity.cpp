@@ -6,6 +6,7 @@
 #include <limits>
 #include <memory>
 #include <new>
+#include <string_view>
 #include <vector>
 
 #include "thread_pool.h"
@@ -59,30 +60,38 @@ std::vector<T> gaussian_windows(const SimilarityParams& p, const T* sigma) {
 
 bool runs_here(const char* name) {
 #if defined(__x86_64__)
-    if (name[0] == 'p') return true;
-    if (name[3] == '2') return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl");
-#else
-    return name != nullptr;
+    const std::string_view set = name;
+    if (set == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (set == "avx512")
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("avx512vl");
 #endif
+    return name != nullptr;
 }
 
+// What every processor of this kind has: on 64-bit Arm that is NEON.
+#if defined(__aarch64__)
+constexpr const char* kBaseline = "neon";
+#else
+constexpr const char* kBaseline = "plain";
+#endif
+
+// Those that run here, best first.
 template <typename T>
-const InstructionSet<T>* instruction_sets() {
+const std::vector<InstructionSet<T>>& instruction_sets() {
     static const std::vector<InstructionSet<T>> sets = [] {
         const InstructionSet<T> built[] = {
 #if defined(__x86_64__)
             {"avx512", run_tile_avx512},
             {"avx2", run_tile_avx2},
 #endif
-            {"plain", run_tile_plain}};
+            {kBaseline, run_tile_plain}};
         std::vector<InstructionSet<T>> found;
         for (const InstructionSet<T>& set : built)
             if (runs_here(set.name)) found.push_back(set);
         return found;
     }();
-    return sets.data();
+    return sets;
 }
 
 double highest_score(const SimilarityParams& p) { return p.form == Form::kAdditive ? p.alpha + p.beta + p.gamma : 1.0; }
@@ -137,9 +146,7 @@ void* thread_scratch(std::int64_t bytes) {
 const char* const* cpu_instruction_sets() {
     static const std::vector<const char*> names = [] {
         std::vector<const char*> found;
-        const InstructionSet<float>* sets = instruction_sets<float>();
-        do found.push_back(sets->name);
-        while ((sets++)->name[0] != 'p');
+        for (const InstructionSet<float>& set : instruction_sets<float>()) found.push_back(set.name);
         found.push_back(nullptr);
         return found;
     }();
@@ -170,7 +177,8 @@ void similarity_cpu(const SimilarityParams& params, const SimilarityBuffers<T>& 
                                  masked ? pixel_factor : pixel_factor * whole.pixel};
     const std::vector<Tile> tiles = cut_into_tiles(params);
     std::vector<TileSums> sums(tiles.size());
-    const RunTile<T> run_tile = instruction_sets<T>()[instruction_set < 0 ? 0 : instruction_set].run_tile;
+    const std::size_t chosen = instruction_set < 0 ? 0 : static_cast<std::size_t>(instruction_set);
+    const RunTile<T> run_tile = instruction_sets<T>()[chosen].run_tile;
     const std::int64_t pixels = params.batch * params.channels * params.height * params.width;
     const std::int64_t useful = 1 + pixels / kPixelsPerThread;
     parallel_for(static_cast<std::int64_t>(tiles.size()), static_cast<int>(threads < useful ? threads : useful),

@@ -1,5 +1,6 @@
-// Runs every CPU kernel on small and awkward shapes, in buffers of exactly the right size. Built with sanitizers by
-// test_native_sanitizers.py. Exits with 1 where an output is left out or instruction sets disagree.
+// Runs every CPU kernel on small and awkward shapes, in buffers of exactly the right size. Prints a line of sums for
+// every case and exits with 1 where an output is left out or instruction sets disagree. Built with sanitizers by
+// test_native_sanitizers.py and for other processors by test_native_arm.py.
 #include <array>
 #include <cmath>
 #include <cstdio>
@@ -94,8 +95,21 @@ bool agree(const std::vector<T>& a, const std::vector<T>& b) {
 }
 
 template <typename T>
+void print_sums(const Outputs<T>& outputs) {
+    for (const std::vector<T>* output :
+         {&outputs.value, &outputs.map, &outputs.prediction_gradient, &outputs.target_gradient}) {
+        double sum = 0;  // in which elements that trade places or signs show
+        for (std::size_t i = 0; i < output->size(); ++i)
+            sum += static_cast<double>((*output)[i]) * (1 + static_cast<double>(i % 7));
+        std::printf("%.9g ", sum);
+    }
+    std::printf("\n");
+}
+
+template <typename T>
 bool check(const Case& c) {
     const Outputs<T> first = run<T>(c, 0, 1);
+    print_sums(first);
     bool good = true;
     for (int set = 0; twostage::cpu_instruction_sets()[set] != nullptr; ++set)
         for (const int threads : {1, 3}) {

@@ -22,7 +22,11 @@ def found(*names: str) -> str:
 
 def sums(compiler: str, emulator: list[str], kernels: dict[str, list[str]], folder: Path) -> list[list[float]]:
     cpu = ROOT / "csrc" / "cpu"
-    sources = {ROOT / "tests" / "native_cases.cpp": [], cpu / "similarity.cpp": [], cpu / "thread_pool.cpp": []}
+    sources: dict[Path, list[str]] = {
+        ROOT / "tests" / "native_cases.cpp": [],
+        cpu / "similarity.cpp": [],
+        cpu / "thread_pool.cpp": [],
+    }
     sources |= {cpu / f"tile_{name}.cpp": flags for name, flags in kernels.items()}
     folder.mkdir()
     for source, flags in sources.items():

@@ -32,10 +32,10 @@ def require_image_pair(prediction: Tensor, target: Tensor) -> None:
             raise ValueError(f"{name} has shape {tuple(image.shape)}; accepted: [B, C, H, W]")
         if image.dtype not in IMAGE_DTYPES:
             raise TypeError(f"{name} has dtype {image.dtype}; accepted: float16, bfloat16, float32, float64")
-    if 0 in prediction.shape[1:]:
-        shape = tuple(prediction.shape)
-        raise ValueError(f"prediction has shape {shape}; accepted: [B, C, H, W] with at least one pixel")
-    if prediction.shape != target.shape:
+    shape = prediction.shape
+    if not (shape[1] and shape[2] and shape[3]):
+        raise ValueError(f"prediction has shape {tuple(shape)}; accepted: [B, C, H, W] with at least one pixel")
+    if shape != target.shape:
         raise ValueError(
             f"prediction has shape {tuple(prediction.shape)} and target {tuple(target.shape)}; accepted: equal shapes"
         )
@@ -103,7 +103,7 @@ def per_sample_sigma(sigma: float | Tensor, images: Tensor) -> Tensor:
     dtype = _sum_dtype(images)
     if not isinstance(sigma, Tensor):
         require_positive("sigma", sigma)
-        return _constant_sigma(float(sigma), batch, dtype, images.device)
+        return _constant_sigma(float(sigma), batch, dtype, images)
     if sigma.device != images.device:
         raise ValueError(f"sigma is on {sigma.device} and the images on {images.device}; accepted: the same device")
     if not sigma.is_floating_point():
@@ -118,10 +118,10 @@ def per_sample_sigma(sigma: float | Tensor, images: Tensor) -> Tensor:
 _CONSTANT_SIGMAS: dict[tuple[float, int, torch.dtype], Tensor] = {}
 
 
-def _constant_sigma(sigma: float, batch: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _constant_sigma(sigma: float, batch: int, dtype: torch.dtype, images: Tensor) -> Tensor:
     """[B] of one value. On the CPU it is kept: for a small image, filling it takes as long as the kernel."""
-    if device.type != "cpu" or torch.compiler.is_compiling():
-        return torch.full((batch,), sigma, dtype=dtype, device=device)
+    if not images.is_cpu or torch.compiler.is_compiling():
+        return torch.full((batch,), sigma, dtype=dtype, device=images.device)
     key = sigma, batch, dtype
     kept = _CONSTANT_SIGMAS.get(key)
     if kept is None:
@@ -140,4 +140,4 @@ def can_be_read(tensor: Tensor) -> bool:
     Where it is not so, the caller answers for the values.
     """
     plain = type(tensor) in (Tensor, torch.nn.Parameter)
-    return plain and tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+    return plain and tensor.is_cpu and not torch.compiler.is_compiling()

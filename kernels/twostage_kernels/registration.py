@@ -73,7 +73,8 @@ def register_similarity(backend: str, kernels: Mapping[str, DeviceKernel]) -> Si
         recorded = torch.is_grad_enabled()
         wishes = recorded and prediction.requires_grad, recorded and target.requires_grad
         if _is_eager(prediction, target):
-            call = kernels[prediction.device.type], settings, reduction, wishes
+            kernel = kernels["cpu" if prediction.is_cpu else prediction.device.type]
+            call = kernel, settings, reduction, wishes
             value = _Reduced.apply(call, prediction, target)  # type: ignore[no-untyped-call]
         else:
             value, _, _ = reduced(prediction, target, *settings, reduction, *wishes)
@@ -176,9 +177,9 @@ def _register_reduced(op: torch._ops.OpOverload, kernels: Mapping[str, DeviceKer
         return _empty_value(prediction, reduction), *_as_outputs(prediction, gradients)
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.gradients = output[1:]
+        ctx.gradients = _chosen(output[1:], inputs[-2:])
         ctx.rescale, ctx.dtype = None, inputs[0].dtype  # an operator's outputs belong to its caller
-        ctx.mark_non_differentiable(*ctx.gradients)
+        ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(*inputs[:2])
 
     def backward(ctx: Any, upstream: Tensor, *_: None) -> tuple[Tensor | None, ...]:
@@ -262,22 +263,31 @@ def _finished(gradient: Tensor, prediction: Tensor, target: Tensor) -> Tensor:
     return once
 
 
-def _scaled_gradients(ctx: Any, upstream: Tensor, wishes: Sequence[bool]) -> list[Tensor | None]:
-    """``ctx.gradients`` times the derivative of what became of the value. Often that is 1: then nothing is computed."""
+def _scaled_gradients(ctx: Any, upstream: Tensor, wishes: Sequence[bool]) -> Sequence[Tensor | None]:
+    """``ctx.gradients`` times the derivative of what became of the value. Often that is 1: then nothing is computed.
+
+    A gradient that was not wished for was not made; one that is no longer wished for is not given.
+    """
+    gradients: Sequence[Tensor | None] = ctx.gradients
     recorded = torch.is_grad_enabled()
     # A gradient that will be asked for again can not be given away: the receiver may write to it.
     ours = not recorded and type(upstream) is Tensor and not torch._C._autograd._get_current_graph_task_keep_graph()
-    if ours and upstream.device.type == "cpu" and not upstream.ndim and upstream.item() == 1.0:
-        gradients = ctx.gradients
+    if ours and upstream.is_cpu and not upstream.ndim and upstream.item() == 1.0:
+        if ctx.dtype == upstream.dtype:
+            return gradients
     elif ours and ctx.rescale is not None:
-        gradients = ctx.gradients
-        for gradient, wanted in zip(gradients, wishes, strict=True):
-            if wanted:
+        for gradient in _chosen(gradients, wishes):
+            if gradient is not None:
                 ctx.rescale(gradient, upstream)
     else:
         scale = upstream.view(-1, 1, 1, 1) if upstream.ndim else upstream
-        gradients = [g * scale if wanted else None for g, wanted in zip(ctx.gradients, wishes, strict=True)]
-    if not recorded and ctx.dtype == upstream.dtype:
-        return [gradient if wanted else None for gradient, wanted in zip(gradients, wishes, strict=True)]
-    images = ctx.saved_tensors
-    return [_finished(g, *images) if wanted else None for g, wanted in zip(gradients, wishes, strict=True)]
+        gradients = [None if gradient is None else gradient * scale for gradient in _chosen(gradients, wishes)]
+    if recorded or ctx.dtype != upstream.dtype:
+        images = ctx.saved_tensors
+        finished = (None if gradient is None else _finished(gradient, *images) for gradient in gradients)
+        return _chosen(list(finished), wishes)
+    return _chosen(gradients, wishes)
+
+
+def _chosen(gradients: Sequence[Tensor | None], wishes: Sequence[bool]) -> list[Tensor | None]:
+    return [gradient if wanted else None for gradient, wanted in zip(gradients, wishes, strict=True)]

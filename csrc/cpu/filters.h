@@ -36,13 +36,14 @@ void row_moments(T* row, std::int64_t stride, const T* window, int taps, std::in
     const T* weights = window + half;
     const T *x = row + kX * stride, *y = row + kY * stride;
     for (std::int64_t u = 0; u < count; u += kLanes<T>) {
-        const Vector<T> x0 = load(x + u), y0 = load(y + u);
+        const Neighbourhood<T> near_x(x + u), near_y(y + u);
+        const Vector<T> x0 = near_x[Constant<0>{}], y0 = near_y[Constant<0>{}];
         Vector<T> mean_x{}, mean_y{}, square_x{}, square_y{}, product{};
-        repeat<kTaps / 2>(half, [&](int index) TWOSTAGE_INLINE_LAMBDA {
-            const int k = index + 1;
-            const T weight = weights[k];
-            const Vector<T> right_x = load(x + u + k) - x0, left_x = load(x + u - k) - x0;
-            const Vector<T> right_y = load(y + u + k) - y0, left_y = load(y + u - k) - y0;
+        repeat<kTaps / 2>(half, [&](auto index) TWOSTAGE_INLINE_LAMBDA {
+            const auto right = one_more(index), left = opposite(right);
+            const T weight = weights[right];
+            const Vector<T> right_x = near_x[right] - x0, left_x = near_x[left] - x0;
+            const Vector<T> right_y = near_y[right] - y0, left_y = near_y[left] - y0;
             mean_x += weight * (right_x + left_x);
             mean_y += weight * (right_y + left_y);
             square_x += weight * (right_x * right_x + left_x * left_x);
@@ -212,36 +213,43 @@ void row_derivatives(const T* derivatives, const T* images, std::int64_t stride,
     const int half = (kTaps ? kTaps : taps) / 2;
     const T* weights = window + half;
     for (std::int64_t u = begin; u < end; u += kLanes<T>) {
-        const T *at = derivatives + u, *x = images + kX * stride + u, *y = images + kY * stride + u;
-        const Vector<T> x0 = load(x), y0 = load(y);
+        const Neighbourhood<T> x(images + kX * stride + u), y(images + kY * stride + u);
+        const Neighbourhood<T> slopes_x(derivatives + kSlopeX * stride + u), crosses(derivatives + kCross * stride + u);
+        const T* at = derivatives + u;
+        const Vector<T> x0 = x[Constant<0>{}], y0 = y[Constant<0>{}];
         Vector<T> sums[kFields];
         repeat<kFields>([&](int field)
                             TWOSTAGE_INLINE_LAMBDA { sums[field] = weights[0] * load(at + field * stride); });
-        repeat<kTaps / 2>(half, [&](int index) TWOSTAGE_INLINE_LAMBDA {
-            const int k = index + 1;
-            const T weight = weights[k];
+        repeat<kTaps / 2>(half, [&](auto index) TWOSTAGE_INLINE_LAMBDA {
+            const auto right = one_more(index), left = opposite(right);
+            const T weight = weights[right];
             const auto pair = [&](int field) TWOSTAGE_INLINE_LAMBDA {
-                return load(at + field * stride - k) + load(at + field * stride + k);
+                return load(at + field * stride + left) + load(at + field * stride + right);
             };
-            Vector<T> offset_x = pair(kOffsetX), offset_y{};
+            Vector<T> offset_x = pair(kOffsetX), slope_x{}, cross{}, offset_y{}, slope_y{};
             if constexpr (kBoth) offset_y = pair(kOffsetY);
-            repeat<2>([&](int side) TWOSTAGE_INLINE_LAMBDA {
-                const int shift = side ? k : -k;
-                const Vector<T> shift_x = x0 - load(x + shift), shift_y = y0 - load(y + shift);
-                const Vector<T> cross = load(at + kCross * stride + shift);
-                offset_x += load(at + kSlopeX * stride + shift) * shift_x;
-                offset_x += cross * shift_y;
+            const auto add = [&](auto shift) TWOSTAGE_INLINE_LAMBDA {
+                const Vector<T> shift_x = x0 - x[shift], shift_y = y0 - y[shift];
+                const Vector<T> a_slope = slopes_x[shift], a_cross = crosses[shift];
+                offset_x += a_slope * shift_x;
+                offset_x += a_cross * shift_y;
+                slope_x += a_slope;
+                cross += a_cross;
                 if constexpr (kBoth) {
-                    offset_y += load(at + kSlopeY * stride + shift) * shift_y;
-                    offset_y += cross * shift_x;
+                    const Vector<T> other_slope = load(at + kSlopeY * stride + shift);
+                    offset_y += other_slope * shift_y;
+                    offset_y += a_cross * shift_x;
+                    slope_y += other_slope;
                 }
-            });
+            };
+            add(left);
+            add(right);
             sums[kOffsetX] += weight * offset_x;
-            sums[kSlopeX] += weight * pair(kSlopeX);
-            sums[kCross] += weight * pair(kCross);
+            sums[kSlopeX] += weight * slope_x;
+            sums[kCross] += weight * cross;
             if constexpr (kBoth) {
                 sums[kOffsetY] += weight * offset_y;
-                sums[kSlopeY] += weight * pair(kSlopeY);
+                sums[kSlopeY] += weight * slope_y;
             }
         });
         repeat<kFields>([&](int field)

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #if defined(__x86_64__)
@@ -32,12 +33,27 @@ constexpr int kVectorBytes = 16;
 constexpr int kRowGroup = 2;
 #endif
 
+template <int kValue>
+using Constant = std::integral_constant<int, kValue>;
+
+template <int kValue>
+constexpr Constant<kValue + 1> one_more(Constant<kValue>) {
+    return {};
+}
+constexpr int one_more(int value) { return value + 1; }
+
+template <int kValue>
+constexpr Constant<-kValue> opposite(Constant<kValue>) {
+    return {};
+}
+constexpr int opposite(int value) { return -value; }
+
 template <typename Body, int... kIndices>
 TWOSTAGE_INLINE void unrolled(std::integer_sequence<int, kIndices...>, Body&& body) {
-    (body(kIndices), ...);
+    (body(Constant<kIndices>{}), ...);
 }
 
-// body(0) ... body(count - 1), unrolled where kCount, which then equals `count`, is not 0.
+// body(0) ... body(count - 1), unrolled and with a Constant where kCount, which then equals `count`, is not 0.
 template <int kCount, typename Body>
 TWOSTAGE_INLINE void repeat(int count, Body&& body) {
     if constexpr (kCount != 0)
@@ -201,6 +217,50 @@ TWOSTAGE_INLINE Root<double> square_root(Vector<double> value) {
 }
 #endif
 #endif
+
+// A vector of a row together with its neighbours: what stands `shift` places to the right, for |shift| < kLanes.
+template <typename T>
+class Neighbourhood {
+  public:
+    TWOSTAGE_INLINE explicit Neighbourhood(const T* at) : at_(at) {
+#if defined(__AVX512F__)
+        before_ = load(at - kLanes<T>);
+        after_ = load(at + kLanes<T>);
+        own_ = load(at);
+#endif
+    }
+    TWOSTAGE_INLINE Vector<T> operator[](int shift) const { return load(at_ + shift); }
+
+#if defined(__AVX512F__)
+    // Loads that straddle cache lines are the bottleneck of the filters along a row; a shift in registers is none.
+    template <int kShift>
+    TWOSTAGE_INLINE Vector<T> operator[](Constant<kShift>) const {
+        if constexpr (kShift == 0)
+            return own_;
+        else if constexpr (kShift > 0)
+            return joined<kShift>(own_, after_);
+        else
+            return joined<kLanes<T> + kShift>(before_, own_);
+    }
+
+  private:
+    // The lanes of `low` and `high` side by side, from the given one on.
+    template <int kFirst>
+    static TWOSTAGE_INLINE Vector<T> joined(Vector<T> low, Vector<T> high) {
+        const __m512i bits = sizeof(T) == 4 ? _mm512_maskz_alignr_epi32(0xffff, reinterpret_cast<__m512i>(high),
+                                                                        reinterpret_cast<__m512i>(low), kFirst % 16)
+                                            : _mm512_maskz_alignr_epi64(0xff, reinterpret_cast<__m512i>(high),
+                                                                        reinterpret_cast<__m512i>(low), kFirst % 8);
+        return reinterpret_cast<Vector<T>>(bits);
+    }
+
+    Vector<T> before_, own_, after_;
+#else
+
+  private:
+#endif
+    const T* at_;
+};
 
 template <typename V>
 TWOSTAGE_INLINE V larger_of(V a, V b) {

@@ -100,7 +100,7 @@ class TileRun {
     void lay_out_scratch() {
         const std::int64_t taps = 2 * half_ + 1;
         padded_ = (count_ + kLane - 1) / kLane * kLane;
-        margin_ = (2 * half_ + kLine - 1) / kLine * kLine;
+        margin_ = (2 * half_ + kLane + kLine - 1) / kLine * kLine;
         stride_ = odd_lines(margin_ + padded_ + 2 * half_ + 2 * kLane);
         width_ = tile_.column_end - tile_.column_begin;
         gradient_stride_ = odd_lines(width_ + kLane);
@@ -115,6 +115,13 @@ class TileRun {
         pointers_ = memory + bytes;
         T* at = reinterpret_cast<T*>(memory);
         images_ = {at + margin_, rows_.begin - half_, image_slots, kRecord * stride_};
+        inside_ = overlap({-half_, count_ + half_}, {-origin_, problem_.params.width - origin_});
+        for (std::int64_t slot = 0; slot < image_slots; ++slot)
+            for (T* row = at + slot * kRecord * stride_; row <= at + (slot * kRecord + kY) * stride_; row += stride_) {
+                const std::int64_t left = margin_ + inside_.begin, right = margin_ + inside_.end;
+                std::memset(row, 0, static_cast<std::size_t>(left) * sizeof(T));
+                std::memset(row + right, 0, static_cast<std::size_t>(stride_ - right) * sizeof(T));
+            }
         at += image_values;
         if constexpr (kGradients != 0) {
             // Outside the scored windows derivatives are 0.
@@ -133,18 +140,17 @@ class TileRun {
     // An odd number of cache lines: rows below each other then fall into different sets of the cache.
     static std::int64_t odd_lines(std::int64_t values) { return ((values + kLine - 1) / kLine | 1) * kLine; }
 
-    // Pixels of `row` with zeros outside the image, in every column that a vector may touch.
+    // Pixels of `row`, or zeros outside the image. Beside the columns that are inside, the ring holds zeros already.
     void read_row(const void* image, std::int64_t row, T* to) const {
         const SimilarityParams& p = problem_.params;
-        const std::int64_t begin = -margin_, end = stride_ - margin_;
-        Range inside = overlap({-half_, count_ + half_}, {-origin_, p.width - origin_});
-        if (row < 0 || row >= p.height) inside = {begin, begin};
-        std::memset(to + begin, 0, static_cast<std::size_t>(inside.begin - begin) * sizeof(T));
-        const std::int64_t first = (tile_.plane * p.height + row) * p.width + origin_ + inside.begin;
-        if (inside.end > inside.begin)
-            convert_pixels(static_cast<const char*>(image) + first * pixel_bytes(problem_.buffers.type),
-                           problem_.buffers.type, inside.end - inside.begin, to + inside.begin);
-        std::memset(to + inside.end, 0, static_cast<std::size_t>(end - inside.end) * sizeof(T));
+        const std::int64_t count = inside_.end - inside_.begin;
+        if (row < 0 || row >= p.height) {
+            std::memset(to + inside_.begin, 0, static_cast<std::size_t>(count) * sizeof(T));
+            return;
+        }
+        const std::int64_t first = (tile_.plane * p.height + row) * p.width + origin_ + inside_.begin;
+        const ImageType type = problem_.buffers.type;
+        convert_pixels(static_cast<const char*>(image) + first * pixel_bytes(type), type, count, to + inside_.begin);
     }
 
     // The mask of `row`, which goes on beyond the border as it is there, if windows reach beyond it.
@@ -323,6 +329,7 @@ class TileRun {
     std::int64_t lead_, origin_, count_, padded_, margin_, stride_, width_, gradient_stride_;
     Range rows_, owned_rows_;   // centres of the windows that are scored, and that count here
     Range owned_;               // u of the windows that count here
+    Range inside_;              // u of the columns that are read
     Ring<T> images_;            // fields of RowField
     T* derivatives_ = nullptr;  // of kRowGroup rows of windows
     Ring<T> row_derivatives_;   // the same, summed along the rows

@@ -223,22 +223,17 @@ void row_derivatives(const T* derivatives, const T* images, std::int64_t stride,
         repeat<kTaps / 2>(half, [&](auto index) TWOSTAGE_INLINE_LAMBDA {
             const auto right = one_more(index), left = opposite(right);
             const T weight = weights[right];
-            const auto pair = [&](int field) TWOSTAGE_INLINE_LAMBDA {
-                return load(at + field * stride + left) + load(at + field * stride + right);
-            };
-            Vector<T> offset_x = pair(kOffsetX), slope_x{}, cross{}, offset_y{}, slope_y{};
-            if constexpr (kBoth) offset_y = pair(kOffsetY);
+            Vector<T> offset_x{}, slope_x{}, cross{}, offset_y{}, slope_y{};
+            // An offset and what its slopes add cancel: they meet before anything else is added.
             const auto add = [&](auto shift) TWOSTAGE_INLINE_LAMBDA {
                 const Vector<T> shift_x = x0 - x[shift], shift_y = y0 - y[shift];
-                const Vector<T> a_slope = slopes_x[shift], a_cross = crosses[shift];
-                offset_x += a_slope * shift_x;
-                offset_x += a_cross * shift_y;
-                slope_x += a_slope;
-                cross += a_cross;
+                const Vector<T> own_slope = slopes_x[shift], own_cross = crosses[shift];
+                offset_x += load(at + kOffsetX * stride + shift) + own_slope * shift_x + own_cross * shift_y;
+                slope_x += own_slope;
+                cross += own_cross;
                 if constexpr (kBoth) {
                     const Vector<T> other_slope = load(at + kSlopeY * stride + shift);
-                    offset_y += other_slope * shift_y;
-                    offset_y += a_cross * shift_x;
+                    offset_y += load(at + kOffsetY * stride + shift) + other_slope * shift_y + own_cross * shift_x;
                     slope_y += other_slope;
                 }
             };

@@ -117,11 +117,7 @@ class TileRun {
         images_ = {at + margin_, rows_.begin - half_, image_slots, kRecord * stride_};
         inside_ = overlap({-half_, count_ + half_}, {-origin_, problem_.params.width - origin_});
         for (std::int64_t slot = 0; slot < image_slots; ++slot)
-            for (T* row = at + slot * kRecord * stride_; row <= at + (slot * kRecord + kY) * stride_; row += stride_) {
-                const std::int64_t left = margin_ + inside_.begin, right = margin_ + inside_.end;
-                std::memset(row, 0, static_cast<std::size_t>(left) * sizeof(T));
-                std::memset(row + right, 0, static_cast<std::size_t>(stride_ - right) * sizeof(T));
-            }
+            for (const int field : {kX, kY}) clear_beside(images_.base + (slot * kRecord + field) * stride_);
         at += image_values;
         if constexpr (kGradients != 0) {
             // Outside the scored windows derivatives are 0.
@@ -140,10 +136,18 @@ class TileRun {
     // An odd number of cache lines: rows below each other then fall into different sets of the cache.
     static std::int64_t odd_lines(std::int64_t values) { return ((values + kLine - 1) / kLine | 1) * kLine; }
 
+    // Zeros in the columns that are not read. A mask's fill spoils them: then they are cleared before every row.
+    void clear_beside(T* row) const {
+        const std::int64_t begin = -margin_, end = stride_ - margin_;
+        std::memset(row + begin, 0, static_cast<std::size_t>(inside_.begin - begin) * sizeof(T));
+        std::memset(row + inside_.end, 0, static_cast<std::size_t>(end - inside_.end) * sizeof(T));
+    }
+
     // Pixels of `row`, or zeros outside the image. Beside the columns that are inside, the ring holds zeros already.
     void read_row(const void* image, std::int64_t row, T* to) const {
         const SimilarityParams& p = problem_.params;
         const std::int64_t count = inside_.end - inside_.begin;
+        if constexpr (kMasked) clear_beside(to);
         if (row < 0 || row >= p.height) {
             std::memset(to + inside_.begin, 0, static_cast<std::size_t>(count) * sizeof(T));
             return;

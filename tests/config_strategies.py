@@ -6,6 +6,7 @@ from typing import get_args
 from hypothesis import strategies as st
 
 from twostage.config import (
+    BlendName,
     Color,
     Config,
     DataConfig,
@@ -52,6 +53,9 @@ defect_configs = st.builds(
     strength=ranges(0, 1),
     brightness=st.floats(0, 1),
     contrast=ranges(0, 10),
+    blend=st.sampled_from(get_args(BlendName)),
+    edge_amplitude=ranges(0, 64),
+    edge_grain=ranges(1, 1e6),
     sources=st.none() | paths,
     candidates=st.integers(1, 100),
 )

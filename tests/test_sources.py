@@ -1,5 +1,6 @@
 """The pool that defects are cut from: who is near to whom, and folders of images."""
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ from image_files import MAX_PIXELS, noise, write
 from torch import Tensor
 
 from twostage.config import DataConfig
-from twostage.defects import SourcePool
-from twostage.defects.sources import describe, load_sources
+from twostage.defects import SourcePool, sources
+from twostage.defects.sources import describe, into_one_piece, load_sources
 from twostage.errors import DataError
 
 CONFIG = DataConfig(max_pixels=MAX_PIXELS)
@@ -60,6 +61,66 @@ def test_no_image_is_its_own_source_even_among_equals(count: int) -> None:
 def test_as_many_candidates_are_kept_as_asked_for() -> None:
     assert SourcePool([flat(level) for level in range(9)], None, 3).nearest.shape == (9, 3)
     assert SourcePool([flat(1)], [flat(2), flat(3)], 5).nearest.shape == (1, 2)
+
+
+def test_ranking_in_parts_is_ranking_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    targets, others = (torch.rand(count, 4, generator=generator, dtype=torch.float64) for count in (23, 31))
+    spread = torch.cat((targets, others)).std(dim=0)
+    expected = ((targets[:, None] - others) / spread).square().sum(dim=2).argsort(dim=1)[:, :6]
+    apart = ((others[:, None] - others) / others.std(dim=0)).square().sum(dim=2).fill_diagonal_(9e9).argsort(dim=1)
+    for at_once in (1, 31 * 5, 1 << 20):
+        monkeypatch.setattr(sources, "_DISTANCES_AT_ONCE", at_once)
+        assert torch.equal(sources.rank(targets, others, 6, leave_out_own=False), expected)
+        assert torch.equal(sources.rank(others, others, 4, leave_out_own=True), apart[:, :4])
+
+
+def test_a_large_pool_is_ranked_in_little_memory() -> None:
+    """4,000 targets and 40,000 sources: all distances at once would take 640 MB."""
+    features = torch.rand(40_000, 4, generator=torch.Generator().manual_seed(0))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    nearest = sources.rank(features[:4000], features, 16, leave_out_own=False)
+    assert nearest[:, 0].tolist() == list(range(4000))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000
+
+
+@pytest.mark.parametrize("one_piece", [False, True])
+def test_a_pool_holds_every_pixel_of_images_of_any_size(one_piece: bool) -> None:
+    images = [torch.randint(0, 256, (3, 9 + seed, 20 - seed), dtype=torch.uint8) for seed in range(5)]
+    expected = [image.clone() for image in images]
+    if one_piece:
+        images = into_one_piece(images)
+    pool = SourcePool(images, None, 2)
+    assert pool.values.dtype == torch.uint8
+    assert (pool.values.data_ptr() == images[0].data_ptr()) == one_piece
+    for image, mean, (offset, height, width) in zip(expected, pool.means, pool.layout.tolist(), strict=True):
+        assert torch.equal(pool.values[offset : offset + image.numel()].view(3, height, width), image)
+        torch.testing.assert_close(mean.mean(), image.float().mean() / 255, rtol=0.05, atol=0)
+
+
+def test_part_of_one_piece_is_a_pool_too() -> None:
+    images = into_one_piece([flat(10 * level) for level in range(1, 7)])
+    pool = SourcePool(images[4:], images[1:3], 2)
+    for (offset, height, width), level in zip(pool.layout.tolist(), (20, 30), strict=True):
+        assert bool((pool.values[offset : offset + height * width] == level).all())
+
+
+def test_where_one_image_is_not_of_bytes_all_become_numbers() -> None:
+    mixed = [flat(51), torch.full((1, 16, 16), 0.5, dtype=torch.float64)]
+    expected = [0.2, 0.5]
+    for images in (mixed, into_one_piece([*mixed])):
+        pool = SourcePool(images, None, 1)
+        assert pool.values.dtype == torch.float32
+        for (offset, height, width), level in zip(pool.layout.tolist(), expected, strict=True):
+            torch.testing.assert_close(pool.values[offset : offset + height * width], torch.full((256,), level))
+
+
+def test_putting_images_into_one_piece_lets_go_of_the_old_ones() -> None:
+    images = [flat(level) for level in range(4)]
+    placed = into_one_piece(images)
+    assert not images
+    assert [int(image[0, 0, 0]) for image in placed] == [0, 1, 2, 3]
+    assert into_one_piece([]) == []
 
 
 def test_one_image_alone_has_no_source() -> None:

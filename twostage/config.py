@@ -7,13 +7,14 @@ results were made with; ``docs/method.md`` says how each was found.
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from twostage.errors import ConfigError
 
 Skips = Literal["none", "two", "all"]
 Color = Literal["auto", "gray", "rgb"]
 LossName = Literal["ssim+l1", "lpips+ssim", "aw-ssim", "aw-ssim+lpips", "ssim"]
+BlendName = Literal["normal", "multiply", "screen", "darken", "lighten", "grain_merge", "any"]
 MapName = Literal["residual", "ssim", "lpips", "features", "combined"]
 
 
@@ -96,10 +97,17 @@ class DefectConfig:
     """Standard deviation of the Gaussian blur in pixels."""
     strength: tuple[float, float] = (0.7, 1.0)
     """Opacity of the cut-out."""
-    brightness: float = 0.4
-    """Largest change of the cut-out's brightness, in units of the image range. 0 keeps the source's own."""
+    brightness: float = 0.6
+    """Largest change of the cut-out's brightness, as a share of its way to white or black. 0 keeps the source's own."""
     contrast: tuple[float, float] = (0.5, 1.5)
     """Factor on the cut-out's contrast about its mean. (1, 1) keeps the source's own."""
+    blend: BlendName = "normal"
+    """How the cut-out is mixed with what it covers: normal lies on top, as in the paper; any draws one of the modes for
+    every defect."""
+    edge_amplitude: tuple[float, float] = (0.0, 0.0)
+    """Pixels by which noise moves the edges of the polygon. (0, 0) keeps them straight, as in the paper."""
+    edge_grain: tuple[float, float] = (4.0, 16.0)
+    """Size in pixels of the bays and spurs that the noise makes, drawn on a logarithmic scale."""
     sources: Path | None = None
     """Folder of images to cut from. None cuts from other normal images."""
     candidates: int = 16
@@ -115,6 +123,9 @@ class DefectConfig:
         _require_range("defects.strength", self.strength, 0, 1)
         _require(0 <= self.brightness <= 1, "defects.brightness", self.brightness, "0 to 1")
         _require_range("defects.contrast", self.contrast, 0, 10)
+        _require(self.blend in get_args(BlendName), "defects.blend", self.blend, ", ".join(get_args(BlendName)))
+        _require_range("defects.edge_amplitude", self.edge_amplitude, 0, 64)
+        _require_range("defects.edge_grain", self.edge_grain, 1)
         _require(self.candidates >= 1, "defects.candidates", self.candidates, "at least 1")
 
 

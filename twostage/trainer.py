@@ -80,7 +80,7 @@ class Trainer:
         self.device = next(model.parameters()).device
         self.stages = tuple(stages)
         self.store = store
-        self.defects = defects
+        self.defects = defects.to(self.device)
         self.losses = [ReconstructionLoss(stage.loss, lpips) for stage in self.stages]
         self.batch_size = min(batch_size, store.patches_per_epoch)
         self.names = names
@@ -143,15 +143,15 @@ class Trainer:
         if self._optimizer is None or moment.starts_stage:
             self._optimizer = self._new_optimizer(stage)
         samples = self._samples(moment)
-        normal = self.store.patches(samples, moment.epoch)
+        normal = self.store.patches(samples, moment.epoch).to(self.device)
         inputs = normal
         if stage.defective:
             polygons = self.defects.draw(samples, self.store.image_of(samples), moment.epoch)
             inputs, _ = self.defects.paste(normal, polygons)
         sigma = sigma_at(stage.loss, moment.step_in_epoch, self.steps_in_epoch)
-        prediction = self.model(inputs.to(self.device))
-        target, window = normal.to(self.device), torch.tensor(sigma, device=self.device)
-        loss = self.losses[moment.stage](prediction, target, window)
+        prediction = self.model(inputs)
+        window = torch.tensor(sigma, device=self.device)
+        loss = self.losses[moment.stage](prediction, normal, window)
         value = loss.total.item()
         if not torch.isfinite(loss.total):
             raise NonFiniteLossError(self._describe_failure(value, loss.terms, sigma, samples))

@@ -10,7 +10,7 @@ from twostage.data import check_images, choose_color, find_samples, require_clea
 from twostage.data.loading import load_images
 from twostage.data.patches import PatchStore
 from twostage.defects import DefectSampler, SourcePool
-from twostage.defects.sources import load_sources
+from twostage.defects.sources import into_one_piece, load_sources
 from twostage.progress import Progress
 
 # Keeps the defects of synthetic validation apart from those of training.
@@ -47,12 +47,13 @@ class TrainingImages:
         train, held_out = split_validation(samples, config.data.validation_fraction, config.seed)
         sources = None
         if config.defects.sources is not None:
-            sources = load_sources(config.defects.sources, config.data, color, smallest=config.model.patch_size)
+            found = load_sources(config.defects.sources, config.data, color, smallest=config.model.patch_size)
+            sources = into_one_piece(found)
 
         def loading(done: int, total: int) -> None:
             progress.update("loading images", done, total)
 
-        images = load_images([*train, *held_out], config.data, color, loading)
+        images = into_one_piece(load_images([*train, *held_out], config.data, color, loading))
         names = tuple(str(sample.path) for sample in train)
         return cls(names, images[: len(train)], images[len(train) :], sources, color)
 

@@ -1,6 +1,7 @@
 """The artificial defect generation algorithm (ADGA): what every sample's defects are (Sec. 3.2)."""
 
 import math
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -8,35 +9,44 @@ from torch import Tensor
 
 from twostage.config import DefectConfig
 from twostage.counter_random import uniform
-from twostage.data.patches import to_unit_range
-from twostage.defects.sources import SourcePool
-from twostage_kernels import paste_defects
+from twostage.defects.sources import MEAN_GRID, SourcePool
+from twostage_kernels import BLEND_MODES, paste_defects
 
 _COUNT_STREAM = 3
 _DEFECT_STREAM = 4
 _MAX_VERTICES = 7
 _SHAPE_DRAWS = 15
-_DRAWS = _SHAPE_DRAWS + 2 * _MAX_VERTICES
+_EXTRA_DRAWS = _SHAPE_DRAWS + 2 * _MAX_VERTICES
+_DRAWS = _EXTRA_DRAWS + 4
+# Vertices lie on multiples of this many pixels: what devices round differently does not move a pixel in or out.
+_VERTEX_STEP = 2.0**-8
 
 
 @dataclass(frozen=True)
 class Polygons:
-    """The defects of a batch, in the order they are pasted. P polygons; pixels are those of the target patch."""
+    """The defects of a batch: as many slots for every image, in the order they are pasted, P in all.
 
-    image_index: Tensor  # [P] int64, the patch of the batch
+    Slots that are not used have no vertices, and other values without meaning. Pixels are those of the target patch.
+    """
+
     vertices: Tensor  # [P, 7, 2] (x, y)
-    vertex_count: Tensor  # [P] int64
+    vertex_count: Tensor  # [P] int64, 0 for a slot that is not used
     source_image: Tensor  # [P] int64, index into the source pool
-    source_position: Tensor  # [P, 2] in [0, 1): where in the source image the cut lies (y, x)
-    transform: Tensor  # [P, 2, 3] target pixels -> pixels of the source cut
+    transform: Tensor  # [P, 2, 3] target pixels -> pixels of the source image
     blur_sigma: Tensor  # [P]
     strength: Tensor  # [P]
-    brightness: Tensor  # [P]
-    contrast: Tensor  # [P]
+    color_gain: Tensor  # [P, C] factor on the cut-out's values
+    color_offset: Tensor  # [P, C] added to them
+    blend_mode: Tensor | None  # [P] int64; None: all lie on top
+    edge_amplitude: Tensor | None  # [P]; None: straight edges
+    edge_grain: Tensor | None  # [P]
+    edge_seed: Tensor | None  # [P] int64
 
 
 class DefectSampler:
     """Draws and pastes defects; those of a sample depend on (seed, epoch, sample) and its image alone.
+
+    Everything happens on the device of the pool, and nothing is read back from it.
 
     Args:
         config: the ranges.
@@ -51,60 +61,76 @@ class DefectSampler:
         self.patch_size = patch_size
         self.seed = seed
 
+    def to(self, device: torch.device) -> "DefectSampler":
+        """The same sampler at work on ``device``."""
+        moved = copy(self)
+        moved.pool = self.pool.to(device)
+        return moved
+
     def draw(self, samples: Tensor, images: Tensor, epoch: int) -> Polygons:
         """The defects of the given sample numbers, int64 [B], cut from the given images of the pool's targets."""
-        config = self.config
+        config, device = self.config, self.pool.values.device
+        samples, images = samples.to(device), images.to(device)
         slots = config.max_defects
-        batch = len(samples)
         counts = uniform(samples, 2, seed=self.seed, stream=_COUNT_STREAM, epoch=epoch)
         wanted = torch.where(counts[:, 0] < config.probability, 1 + (counts[:, 1] * slots).long(), 0)
-        slot = torch.arange(slots).expand(batch, slots)
-        chosen = (slot < wanted.unsqueeze(1)).flatten()
-        slot_samples = (samples.unsqueeze(1) * slots + slot).flatten()[chosen]
-        image_index = torch.arange(batch).repeat_interleave(slots)[chosen]
+        slot = torch.arange(slots, device=device)
+        used = (slot < wanted.unsqueeze(1)).flatten()
+        slot_samples = (samples.unsqueeze(1) * slots + slot).flatten()
         u = uniform(slot_samples, _DRAWS, seed=self.seed, stream=_DEFECT_STREAM, epoch=epoch)
-        vertices, vertex_count, centre = self._shape(u)
-        candidates = self.pool.nearest[images[image_index]]
-        rank = (u[:, 6] * candidates.shape[1]).long()
+        vertices, vertex_count, centre, half_length = self._shape(u)
+        candidates = self.pool.nearest[images.repeat_interleave(slots)]
+        rank = (u[:, 6:7] * candidates.shape[1]).long()
+        source = candidates.gather(1, rank).squeeze(1)
+        transform, mean = self._cut(u, source, centre, half_length)
+        gain, offset = self._color(u, mean)
+        noisy = config.edge_amplitude[1] > 0
         return Polygons(
-            image_index=image_index,
             vertices=vertices,
-            vertex_count=vertex_count,
-            source_image=candidates.gather(1, rank.unsqueeze(1)).squeeze(1),
-            source_position=u[:, 7:9],
-            transform=self._source_transform(u, centre),
+            vertex_count=torch.where(used, vertex_count, 0),
+            source_image=source,
+            transform=transform,
             blur_sigma=_between(u[:, 11], config.blur_sigma),
             strength=_between(u[:, 12], config.strength),
-            brightness=(2 * u[:, 13] - 1) * config.brightness,
-            contrast=_between(u[:, 14], config.contrast),
+            color_gain=gain,
+            color_offset=offset,
+            blend_mode=self._blend_mode(u[:, _EXTRA_DRAWS]),
+            edge_amplitude=_between(u[:, _EXTRA_DRAWS + 1], config.edge_amplitude) if noisy else None,
+            edge_grain=_between_log(u[:, _EXTRA_DRAWS + 2], config.edge_grain) if noisy else None,
+            edge_seed=(u[:, _EXTRA_DRAWS + 3] * 2**24).long() if noisy else None,
         )
 
     def paste(self, patches: Tensor, polygons: Polygons) -> tuple[Tensor, Tensor]:
         """Defective patches and opacity: [B, C, P, P] in [0, 1] -> the same and [B, 1, P, P]."""
-        if len(polygons.image_index) == 0:
-            return patches, torch.zeros_like(patches[:, :1])
         return paste_defects(
             patches,
-            self._cuts(polygons),
+            self.pool.values,
             polygons.vertices,
             polygons.vertex_count,
-            polygons.image_index,
-            torch.arange(len(polygons.image_index)),
+            None,
+            polygons.source_image,
             polygons.transform,
             polygons.blur_sigma,
+            source_layout=self.pool.layout,
             strength=polygons.strength,
+            color_gain=polygons.color_gain,
+            color_offset=polygons.color_offset,
+            blend_mode=polygons.blend_mode,
+            edge_amplitude=polygons.edge_amplitude,
+            edge_grain=polygons.edge_grain,
+            edge_seed=polygons.edge_seed,
         )
 
-    def _shape(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Star-shaped polygons with 3 to 7 vertices sorted by angle: vertices, their number, centres."""
+    def _shape(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Star-shaped polygons with 3 to 7 vertices sorted by angle: vertices, their number, centres, half lengths."""
         config = self.config
         count = 3 + (u[:, 0] * 5).long()
         half_length = _between_log(u[:, 1], config.size) * self.patch_size / 2
         half_width = (half_length / _between_log(u[:, 2], config.elongation)).clamp_min(1.0)
         rotation = u[:, 3:4] * (2 * math.pi)
         jitter = u[:, _SHAPE_DRAWS : _SHAPE_DRAWS + _MAX_VERTICES]
-        radius = 0.5 + 0.5 * u[:, _SHAPE_DRAWS + _MAX_VERTICES :]
-        slot = torch.arange(_MAX_VERTICES)
+        radius = 0.5 + 0.5 * u[:, _SHAPE_DRAWS + _MAX_VERTICES : _EXTRA_DRAWS]
+        slot = torch.arange(_MAX_VERTICES, device=u.device)
         # Each angle stays inside its own sector, so the vertices are in order and the polygon is simple.
         angle = (slot + 0.8 * jitter) * (2 * math.pi) / count.unsqueeze(1)
         along = half_length.unsqueeze(1) * radius * torch.cos(angle)
@@ -113,32 +139,43 @@ class DefectSampler:
         y = along * torch.sin(rotation) + across * torch.cos(rotation)
         centre = u[:, 4:6] * self.patch_size
         used = (slot < count.unsqueeze(1)).unsqueeze(2)
-        vertices = torch.where(used, torch.stack((x, y), dim=2) + centre.unsqueeze(1), 0)
-        return vertices, count, centre
+        vertices = torch.stack((x, y), dim=2) + centre.unsqueeze(1)
+        vertices = (vertices / _VERTEX_STEP).round() * _VERTEX_STEP
+        return torch.where(used, vertices, 0), count, centre, half_length
 
-    def _source_transform(self, u: Tensor, centre: Tensor) -> Tensor:
-        """The affine map that turns and resizes the cut about the middle of its source: [P, 2, 3]."""
+    def _cut(self, u: Tensor, source: Tensor, centre: Tensor, half_length: Tensor) -> tuple[Tensor, Tensor]:
+        """Where each polygon is cut out: the affine map [P, 2, 3] into its source image, and the mean there [P, C].
+
+        The cut is turned and resized about its middle, which lies at a random place; all of it lies within the source
+        image where that is large enough.
+        """
         magnification = _between_log(u[:, 9], self.config.resize)
         angle = u[:, 10] * (2 * math.pi)
         cos, sin = torch.cos(angle) / magnification, torch.sin(angle) / magnification
         linear = torch.stack((torch.stack((cos, -sin), dim=1), torch.stack((sin, cos), dim=1)), dim=1)
-        offset = self.patch_size / 2 - (linear @ centre.unsqueeze(2)).squeeze(2)
-        return torch.cat((linear, offset.unsqueeze(2)), dim=2)
+        size = self.pool.layout[source][:, 1:].flip(1).to(u.dtype)  # width, height
+        reach = (half_length / magnification + 1).unsqueeze(1)
+        margin = torch.minimum(reach, size / 2)
+        middle = margin + u[:, 7:9] * (size - 2 * margin)
+        offset = middle - (linear * centre.unsqueeze(1)).sum(dim=2)
+        cell = (middle / size * MEAN_GRID).long().clamp(0, MEAN_GRID - 1)
+        mean = self.pool.means[source, :, cell[:, 1], cell[:, 0]]
+        return torch.cat((linear, offset.unsqueeze(2)), dim=2), mean
 
-    def _cuts(self, polygons: Polygons) -> Tensor:
-        """One source cut for each polygon, with its brightness and contrast changed: [P, C, S, S]."""
-        size = self.patch_size
-        cuts = []
-        positions = polygons.source_position.tolist()
-        for index, (down, across) in zip(polygons.source_image.tolist(), positions, strict=True):
-            image = self.pool.images[index]
-            top = int(down * (image.shape[1] - size + 1))
-            left = int(across * (image.shape[2] - size + 1))
-            cuts.append(to_unit_range(image[:, top : top + size, left : left + size]))
-        stack = torch.stack(cuts)
-        mean = stack.mean(dim=(2, 3), keepdim=True)
-        contrast, brightness = polygons.contrast.view(-1, 1, 1, 1), polygons.brightness.view(-1, 1, 1, 1)
-        return ((stack - mean) * contrast + mean + brightness).clamp(0, 1)
+    def _color(self, u: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """Gain and offset [P, C] that change the contrast about ``mean``, then go some way to white or black."""
+        shift = ((2 * u[:, 13] - 1) * self.config.brightness).unsqueeze(1)
+        contrast = _between(u[:, 14], self.config.contrast).unsqueeze(1)
+        rest = 1 - shift.abs()
+        gain = (contrast * rest).expand_as(mean)
+        return gain, mean * (1 - contrast) * rest + shift.clamp_min(0)
+
+    def _blend_mode(self, u: Tensor) -> Tensor | None:
+        if self.config.blend == "normal":
+            return None
+        if self.config.blend == "any":
+            return (u * len(BLEND_MODES)).long()
+        return torch.full_like(u, BLEND_MODES.index(self.config.blend), dtype=torch.int64)
 
 
 def _between(u: Tensor, bounds: tuple[float, float]) -> Tensor:

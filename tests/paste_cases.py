@@ -1,5 +1,6 @@
 """What the tests of ``paste_defects`` share: its arguments by name, a few polygons, and how results are compared."""
 
+import random
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,3 +91,61 @@ def assert_images(got: Tensor, expected: Tensor | Array, name: str = "paste imag
     difference = (got.double().cpu() - torch.as_tensor(expected).double().cpu()).abs()
     assert difference.shape == got.shape
     assert float(difference.max()) <= tolerance(name, got.dtype)
+
+
+def any_batch(seed: int) -> dict[str, Any]:
+    """Arguments of ``paste_defects`` with every option now and then: shapes, dtypes, strides, pools, empty slots."""
+    choose, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    batch, channels, pool = choose.randint(1, 3), choose.randint(1, 4), choose.randint(1, 3)
+    height, width = choose.randint(1, 70), choose.randint(1, 70)
+    dtype = choose.choice([torch.float32, torch.float64, torch.uint8, torch.float16, torch.bfloat16])
+    number = torch.float64 if dtype == torch.float64 else torch.float32
+    in_slots = choose.random() < 0.5
+    count = batch * choose.randint(0, 4) if in_slots else choose.randint(0, 10)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, dtype=number)
+
+    def integers(low: int, high: int, *shape: int) -> Tensor:
+        return torch.randint(low, high, shape, generator=generator)
+
+    def image(*shape: int, kind: torch.dtype = dtype) -> Tensor:
+        values = torch.rand(*shape, generator=generator, dtype=torch.float64)
+        return (255 * values).round().to(kind) if kind == torch.uint8 else values.to(kind)
+
+    source_dtype = choose.choice([dtype, dtype, torch.uint8])
+    sizes = [(choose.randint(1, 40), choose.randint(1, 40)) for _ in range(pool)]
+    lengths = [channels * rows * columns for rows, columns in sizes]
+    arguments: dict[str, Any] = {
+        "target": image(batch, channels, height, width),
+        "source": image(pool, channels, *sizes[0], kind=source_dtype),
+        "vertices": uniform(count, 7, 2) * 1.6 * torch.tensor([width, height]) - 0.3 * max(width, height),
+        "vertex_count": integers(2, 8, count),
+        "image_index": None if in_slots else integers(0, batch, count),
+        "source_index": integers(0, pool, count),
+        "transform": (uniform(count, 2, 3) - 0.5) * torch.tensor([3, 3, 40]),
+        "blur_sigma": torch.where(uniform(count) < 0.4, 0, uniform(count) * choose.choice([0.5, 3, 20])),
+    }
+    if choose.random() < 0.5:
+        offsets = [sum(lengths[:index]) for index in range(pool)]
+        arguments["source"] = image(sum(lengths), kind=source_dtype)
+        arguments["source_layout"] = torch.tensor([(o, *size) for o, size in zip(offsets, sizes, strict=True)])
+    for name in ("target", "source"):
+        if arguments[name].ndim == 4 and choose.random() < 0.5:
+            arguments[name] = arguments[name].contiguous(memory_format=torch.channels_last)
+    arguments["vertex_count"][arguments["vertex_count"] == 2] = 0
+    if choose.random() < 0.3:  # corners and centres of pixels
+        arguments["vertices"] = (2 * arguments["vertices"]).round() / 2
+    options: dict[str, Any] = {
+        "strength": uniform(count),
+        "color_gain": 2 * uniform(count, channels),
+        "color_offset": (uniform(count, channels) - 0.5) * (255 if dtype == torch.uint8 else 1),
+        "blend_mode": integers(0, 6, count),
+        "value_range": (10.0, 200.0) if dtype == torch.uint8 else (-0.5, 2.0),
+    }
+    arguments |= {name: value for name, value in options.items() if choose.random() < 0.5}
+    if choose.random() < 0.4:
+        arguments["edge_amplitude"] = torch.where(uniform(count) < 0.3, 0, uniform(count) * choose.choice([3, 20]))
+        arguments["edge_grain"] = 1 + 10 * uniform(count)
+        arguments["edge_seed"] = integers(-(2**40), 2**40, count)
+    return arguments

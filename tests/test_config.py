@@ -32,6 +32,7 @@ RANGES: tuple[tuple[str, Any], ...] = tuple(
         ("blur_sigma", -0.1, 17.0),
         ("strength", -0.1, 1.1),
         ("contrast", -0.1, 11.0),
+        ("edge_amplitude", -0.1, 65.0),
     )
     for value in ((below, 1.0), (1.0, above), (0.9, 0.8), (NAN, 1.0), (1.0, NAN), (1.0,), (0.5, 0.6, 0.7))
 )
@@ -49,6 +50,8 @@ REFUSED: list[tuple[str, Callable[..., object], str, Any]] = [
     *[("defects", DefectConfig, name, value) for name, value in RANGES],
     *[("defects", DefectConfig, "brightness", value) for value in (-0.1, 1.1, NAN)],
     ("defects", DefectConfig, "candidates", 0),
+    ("defects", DefectConfig, "blend", "average"),
+    *[("defects", DefectConfig, "edge_grain", value) for value in ((0.9, 2.0), (3.0, 2.0), (1.0, INFINITY))],
     ("loss", LossConfig, "name", "l2"),
     *[
         ("loss", LossConfig, "weights", value)

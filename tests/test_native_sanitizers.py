@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +17,7 @@ FLAGS = [
     *("-fno-sanitize=null,object-size,alignment", "-pthread"),
 ]
 GCC_FLAGS = ["--param", "asan-instrumentation-with-call-threshold=0"]  # compiles in half the time
+PROGRAMS = ("native_cases", "native_paste_cases")
 INSTRUCTION_SETS = {
     "plain": [],
     "avx2": ["-mavx2", "-mfma"],
@@ -35,28 +37,41 @@ def command_with_sanitizers(folder: Path) -> list[str]:
     pytest.skip(f"{compiler} has no address and undefined-behaviour sanitizers")
 
 
-def test_no_kernel_reads_or_writes_what_it_should_not(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Builds one of the programs in this folder together with all kernels."""
     if not os.environ.get("TWOSTAGE_TEST_SANITIZERS"):
         pytest.skip("TWOSTAGE_TEST_SANITIZERS is not set: building the kernels with sanitizers takes a minute")
-    compiler = command_with_sanitizers(tmp_path)
+    folder = tmp_path_factory.mktemp("sanitizers")
+    compiler = command_with_sanitizers(folder)
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     cpu = ROOT / "csrc" / "cpu"
-    sources: dict[Path, list[str]] = {
-        ROOT / "tests" / "native_cases.cpp": [],
-        cpu / "similarity.cpp": [],
-        cpu / "thread_pool.cpp": [],
-    }
-    sources |= {cpu / f"tile_{name}.cpp": flags for name, flags in INSTRUCTION_SETS.items() if x86 or name == "plain"}
+    sources: dict[Path, list[str]] = {ROOT / "tests" / f"{name}.cpp": [] for name in PROGRAMS}
+    sources |= {cpu / name: [] for name in ("similarity.cpp", "thread_pool.cpp", "paste.cpp")}
+    sources[cpu / "paste_shape.cpp"] = ["-ffp-contract=off"]
+    for name, flags in INSTRUCTION_SETS.items():
+        if x86 or name == "plain":
+            sources |= {cpu / f"{op}_{name}.cpp": flags for op in ("tile", "paste")}
 
     def compile_one(source: Path) -> Path:
-        target = tmp_path / f"{source.stem}.o"
+        target = folder / f"{source.stem}.o"
         command = [*compiler, *sources[source], "-c", str(source), "-o", str(target)]
         process = subprocess.run(command, capture_output=True, text=True, check=False)
         assert process.returncode == 0, process.stderr
         return target
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = [str(target) for target in pool.map(compile_one, sources)]
-    subprocess.run([*compiler, *objects, "-o", str(tmp_path / "run")], check=True)
-    process = subprocess.run([tmp_path / "run"], capture_output=True, text=True, check=False)
+        objects = list(pool.map(compile_one, sources))
+
+    def link(program: str) -> Path:
+        wanted = [str(target) for target in objects if target.stem == program or target.stem not in PROGRAMS]
+        subprocess.run([*compiler, *wanted, "-o", str(folder / program)], check=True)
+        return folder / program
+
+    return link
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_no_kernel_reads_or_writes_what_it_should_not(build: Callable[[str], Path], program: str) -> None:
+    process = subprocess.run([build(program)], capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stdout + process.stderr

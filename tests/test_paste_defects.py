@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from paste_cases import IDENTITY, KITE, SQUARE, STAR, Array, Defects, Points, assert_images, defects, masks, textured
 from scipy import ndimage
 from similarity_cases import backend_cases
+from skimage.draw import polygon as draw_polygon
 from skimage.measure import points_in_poly
 from tolerances import tolerance
 from torch import Tensor
@@ -55,6 +56,21 @@ def test_pixels_inside_are_those_of_the_even_odd_rule(
         inside = points_in_poly(points, np.array(polygon))  # type: ignore[no-untyped-call]
         clear = distance_to_edges(points, polygon) > (1e-6 if dtype == torch.float64 else 1e-4)
         assert np.array_equal(mask.ravel()[clear], inside[clear])
+
+
+@BACKENDS
+@given(polygons=st.lists(any_polygon, min_size=1, max_size=3))
+def test_scikit_image_draws_the_same_polygons(device: str, backend: str, polygons: list[Points]) -> None:
+    """It draws the same even-odd rule, but for centres on an edge, which it counts as inside."""
+    height, width = 17, 20
+    points = centres(height, width)
+    for polygon, mask in zip(polygons, masks(polygons, height, width, device, backend), strict=True):
+        x, y = np.array(polygon).T
+        drawn = np.zeros((height, width), dtype=bool)
+        drawn[draw_polygon(y - 0.5, x - 0.5, (height, width))] = True  # type: ignore[no-untyped-call]
+        on_edge = (distance_to_edges(points, polygon) <= 1e-6).reshape(height, width)
+        assert np.array_equal(mask & ~on_edge, drawn & ~on_edge)
+        assert 0 <= drawn.sum() - mask.sum() + on_edge.sum() <= 2 * on_edge.sum()
 
 
 @BACKENDS

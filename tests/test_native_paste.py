@@ -1,0 +1,162 @@
+"""The C++ ``paste_defects`` against the reference with every option, and its operators as torch sees them."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from paste_cases import any_batch, textured
+from tolerances import HALF_ROUNDING, tolerance
+from torch import Tensor
+
+from twostage_kernels import native, paste_defects
+
+if native.unavailable:
+    pytest.skip(f"no native backend: {native.unavailable}", allow_module_level=True)
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory() -> Iterator[None]:
+    """Fresh tensors hold NaN, so that what a kernel leaves out is seen."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def rounding(images: Tensor) -> float:
+    """How far apart two roundings of nearly the same number may lie."""
+    if images.dtype == torch.uint8:
+        return 1.0
+    return HALF_ROUNDING.get(images.dtype, 0.0) * max(1.0, float(images.abs().max()))
+
+
+@pytest.mark.parametrize("instruction_set", range(len(native.instruction_sets())), ids=native.instruction_sets())
+@given(seed=st.integers(0, 2**32))
+def test_agrees_with_the_reference(instruction_set: int, seed: int) -> None:
+    arguments = any_batch(seed)
+    target = arguments["target"]
+    before = target.clone(memory_format=torch.preserve_format)
+    expected, expected_opacity = paste_defects(**arguments, backend="reference")
+    with native.forced_instruction_set(instruction_set):
+        images, opacity = paste_defects(**arguments, backend="native")
+        copy = before.clone(memory_format=torch.preserve_format)
+        in_place = paste_defects(**{**arguments, "target": copy}, out=copy, backend="native")
+    assert torch.equal(target, before)
+    assert images.stride() == target.stride()
+    bound = tolerance("paste image", images.dtype) * (1 if images.dtype.is_floating_point else 255) + rounding(images)
+    assert float((images.double() - expected.double()).abs().max()) <= bound
+    assert float((opacity - expected_opacity).abs().max()) <= tolerance("paste opacity", opacity.dtype)
+    assert float(opacity.min()) >= 0
+    assert float(opacity.max()) <= 1
+    untouched = opacity.expand_as(images) == 0
+    assert torch.equal(images[untouched], target[untouched])
+    assert torch.equal(in_place[0], images)
+    assert torch.equal(in_place[1], opacity)
+
+
+def test_numbers_too_large_for_their_dtype_are_refused_by_name() -> None:
+    arguments = big_batch()
+    vertices = arguments["vertices"].double()
+    vertices[3, 0, 0] = 1e300  # infinite in float32
+    with pytest.raises(ValueError, match=r"vertices of polygon 3 is .*inf.*; accepted: finite numbers"):
+        paste_defects(**{**arguments, "vertices": vertices}, backend="native")
+
+
+def test_long_edges_are_cut_where_the_reference_cuts_them() -> None:
+    """Coordinates at which a float32 is rounded to more than a pixel."""
+    generator = torch.Generator().manual_seed(1)
+    arguments = big_batch()
+    for power in (6, 8, 9, 20, 38):
+        vertices = (torch.rand(arguments["vertices"].shape, generator=generator) - 0.5) * 10.0**power
+        vertices[:, ::2] = 64 * torch.rand(vertices[:, ::2].shape, generator=generator)
+        hard = {**arguments, "vertices": vertices, "blur_sigma": torch.zeros(len(vertices))}
+        (_, got), (_, expected) = (paste_defects(**hard, backend=name) for name in ("native", "reference"))
+        assert torch.equal(got, expected)
+
+
+# --- operators -----------------------------------------------------------------------------------------------------
+
+
+def big_batch() -> dict[str, Any]:
+    """Enough values for several threads."""
+    generator = torch.Generator().manual_seed(3)
+    count = 24
+    return {
+        "target": textured(12, 3, 96, 80, seed=1).float(),
+        "source": textured(4, 3, 50, 60, seed=2).float(),
+        "vertices": torch.rand(count, 7, 2, generator=generator) * 90,
+        "vertex_count": 3 + torch.arange(count) % 5,
+        "image_index": None,
+        "source_index": torch.arange(count) % 4,
+        "transform": torch.rand(count, 2, 3, generator=generator) - 0.3,
+        "blur_sigma": torch.rand(count, generator=generator) * 3,
+        "edge_amplitude": torch.rand(count, generator=generator) * 3,
+        "edge_grain": 1 + torch.rand(count, generator=generator) * 8,
+        "edge_seed": torch.arange(count),
+    }
+
+
+def operands(arguments: dict[str, Any]) -> tuple[Any, ...]:
+    """In the order of the operators' schema."""
+    order = (
+        *("target", "source", "vertices", "vertex_count", "image_index", "source_index", "source_layout"),
+        *("transform", "blur_sigma", "strength", "color_gain", "color_offset", "blend_mode"),
+        *("edge_amplitude", "edge_grain", "edge_seed"),
+    )
+    return *[arguments.get(name) for name in order], *arguments.get("value_range", (0.0, 1.0))
+
+
+@pytest.mark.parametrize("seed", [0, 4, 7, 11])
+def test_operators_are_registered_well(seed: int) -> None:
+    arguments = operands(any_batch(seed))
+    torch.library.opcheck(torch.ops.twostage_kernels.native_paste_defects.default, arguments)
+    torch.library.opcheck(torch.ops.twostage_kernels.native_paste_defects_.default, arguments)
+
+
+@pytest.mark.parametrize("out", ["new", "target", "other"])
+def test_compiled_is_eager(out: str) -> None:
+    def pasted(arguments: dict[str, Any], other: Tensor) -> tuple[Tensor, Tensor]:
+        into = {"new": None, "target": arguments["target"], "other": other}[out]
+        images, opacity = paste_defects(**arguments, out=into, backend="native")
+        return 2 * images, opacity + 1
+
+    torch.compiler.reset()
+    compiled = torch.compile(pasted, fullgraph=True, backend="aot_eager")
+    runs = []
+    for function in (pasted, compiled):
+        arguments = big_batch()
+        other = torch.zeros_like(arguments["target"])
+        runs.append((*function(arguments, other), arguments["target"], other))
+    for eager, traced in zip(*runs, strict=True):
+        assert torch.equal(eager, traced)
+
+
+def with_threads(count: int, run: Callable[[], Any]) -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        return run()
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_same_bits_in_every_run_and_on_any_number_of_threads() -> None:
+    arguments = big_batch()
+    runs = [with_threads(count, lambda: paste_defects(**arguments, backend="native")) for count in (1, 2, 2, 5)]
+    for images, opacity in runs[1:]:
+        assert torch.equal(images, runs[0][0])
+        assert torch.equal(opacity, runs[0][1])
+
+
+def test_calls_at_once_do_not_disturb_each_other() -> None:
+    batches = [any_batch(seed) for seed in range(40, 60)]
+    alone = [paste_defects(**arguments, backend="native") for arguments in batches]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda arguments: paste_defects(**arguments, backend="native"), batches))
+    for got, expected in zip(together, alone, strict=True):
+        assert torch.equal(got[0], expected[0])
+        assert torch.equal(got[1], expected[1])

@@ -40,7 +40,7 @@ class Defect:
 class Batch:
     target: Tensor  # [B, 3, S, S] in [0, 1]
     source: Tensor  # [B, 3, S, S]
-    arguments: dict[str, Tensor]
+    arguments: dict[str, Any]
     defects: list[Defect]
 
 
@@ -52,7 +52,7 @@ def make_batch(count: int, size: int, dtype: torch.dtype) -> Batch:
     pool = SourcePool(list(images[1]), None, 1)
     drawn = DefectSampler(config, pool, size, 0).draw(torch.arange(count), torch.arange(count), 0)
     vertices, counts = drawn.vertices, drawn.vertex_count
-    arguments = {
+    arguments: dict[str, Any] = {
         "vertices": vertices,
         "vertex_count": counts,
         "image_index": torch.arange(count),
@@ -75,7 +75,7 @@ def make_batch(count: int, size: int, dtype: torch.dtype) -> Batch:
 def opencv_one(target: Pixels, source: Pixels, defect: Defect) -> tuple[Pixels, Pixels]:
     """The pipeline on the whole image [S, S, 3]."""
     height, width = target.shape[:2]
-    mask = np.zeros((height, width), np.float32)
+    mask: Pixels = np.zeros((height, width), np.float32)
     cv2.fillPoly(mask, [np.round((defect.vertices - 0.5) * 16).astype(np.int32)], 1.0, shift=4)
     cut = cv2.warpAffine(
         source,

@@ -35,10 +35,10 @@ class ImageRows {
             char* const from = at(row, channel);
             rows_[channel] = staged(images_) ? staging_ + channel * images_.width : reinterpret_cast<T*>(from);
             if (staged(images_))
-                with_type([&](auto* pixels) {
-                    for (std::int64_t x = columns.begin; x < columns.end; ++x)
-                        rows_[channel][x] = static_cast<T>(number(pixels[x * stride[3]]));
-                })(from);
+                with_type(from, [to = rows_[channel], columns, stride = stride[3]](const auto* pixels) {
+                    each(columns, stride,
+                         [=](std::int64_t x, std::int64_t place) { to[x] = static_cast<T>(number(pixels[place])); });
+                });
         }
         return rows_;
     }
@@ -55,10 +55,13 @@ class ImageRows {
         if (!staged(images_)) return;
         const std::int64_t stride = images_.image_stride[3];
         for (std::int64_t channel = 0; channel < images_.channels; ++channel)
-            with_type([&](auto* pixels) {
-                for (std::int64_t x = columns.begin; x < columns.end; ++x)
-                    if (opacity[x] != 0) put(rows_[channel][x], pixels[x * stride]);
-            })(at(row, channel));
+            with_type(at(row, channel), [from = rows_[channel], columns, opacity, stride](auto* __restrict pixels) {
+                each(columns, stride, [=](std::int64_t x, std::int64_t place) {
+                    auto pixel = pixels[place];
+                    put(from[x], pixel);
+                    pixels[place] = opacity[x] != 0 ? pixel : pixels[place];
+                });
+            });
     }
 
   private:
@@ -66,24 +69,32 @@ class ImageRows {
         return base_ + (channel * images_.image_stride[1] + row * images_.image_stride[2]) * size_;
     }
 
+    // body(x, x * stride), in a loop of its own where pixels lie side by side.
     template <typename Body>
-    auto with_type(Body body) const {
-        return [type = images_.type, body](char* pixels) {
-            if constexpr (sizeof(T) == 8) {
-                body(reinterpret_cast<double*>(pixels));
-            } else {
-                switch (type) {
-                    case PixelType::kUint8:
-                        return body(reinterpret_cast<std::uint8_t*>(pixels));
-                    case PixelType::kFloat16:
-                        return body(reinterpret_cast<Half*>(pixels));
-                    case PixelType::kBfloat16:
-                        return body(reinterpret_cast<Bfloat*>(pixels));
-                    default:
-                        return body(reinterpret_cast<float*>(pixels));
-                }
+    static TWOSTAGE_INLINE void each(Run columns, std::int64_t stride, Body&& body) {
+        if (stride == 1)
+            for (std::int64_t x = columns.begin; x < columns.end; ++x) body(x, x);
+        else
+            for (std::int64_t x = columns.begin; x < columns.end; ++x) body(x, x * stride);
+    }
+
+    // body(pixels) with the type that they have.
+    template <typename Body>
+    void with_type(char* pixels, Body body) const {
+        if constexpr (sizeof(T) == 8) {
+            body(reinterpret_cast<double*>(pixels));
+        } else {
+            switch (images_.type) {
+                case PixelType::kUint8:
+                    return body(reinterpret_cast<std::uint8_t*>(pixels));
+                case PixelType::kFloat16:
+                    return body(reinterpret_cast<Half*>(pixels));
+                case PixelType::kBfloat16:
+                    return body(reinterpret_cast<Bfloat*>(pixels));
+                default:
+                    return body(reinterpret_cast<float*>(pixels));
             }
-        };
+        }
     }
 
     const PasteImages& images_;

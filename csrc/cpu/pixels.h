@@ -33,7 +33,8 @@ TWOSTAGE_INLINE void put(float value, float& pixel) { pixel = value; }
 TWOSTAGE_INLINE void put(double value, double& pixel) { pixel = value; }
 TWOSTAGE_INLINE void put(float value, std::uint8_t& pixel) {
     const float clamped = value > 0 ? value < 255 ? value : 255 : 0;  // NaN becomes 0
-    pixel = static_cast<std::uint8_t>(__builtin_nearbyintf(clamped));
+    // Adding 1.5 * 2^23 rounds to a whole number and leaves it in the last bits.
+    pixel = static_cast<std::uint8_t>(bits_of(clamped + 0x1.8p23f));
 }
 TWOSTAGE_INLINE void put(float value, Bfloat& pixel) {
     const std::uint32_t bits = bits_of(value);

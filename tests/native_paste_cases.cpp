@@ -1,5 +1,7 @@
-// Runs the paste kernels on small and awkward batches, in buffers of exactly the right size. Built with sanitizers by
-// test_native_sanitizers.py. Exits with 1 where an output is left out or instruction sets disagree.
+// Runs the paste kernels on small and awkward batches, in buffers of exactly the right size. Prints a line for every
+// case: the sums of images and opacity, and how many pixels were touched. Exits with 1 where an output is left out or
+// instruction sets disagree. Built with sanitizers by test_native_sanitizers.py and for other processors by
+// test_native_arm.py.
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -186,6 +188,15 @@ bool check(const Case& c) {
     bool good = first.unusable == 0;
     for (int set = 0; twostage::cpu_instruction_sets()[set] != nullptr; ++set)
         for (const int threads : {1, 3}) good = agree(run<T>(c, set, threads, false), first, c.type) && good;
+    double sum = 0, opacity = 0;
+    std::int64_t touched = 0;
+    for (std::size_t i = 0; i < first.out.size(); i += static_cast<std::size_t>(bytes_of(c.type)))
+        sum += value_of(&first.out[i], c.type);
+    for (const T level : first.opacity) {
+        opacity += static_cast<double>(level);
+        touched += level > T(1e-4);
+    }
+    std::printf("%.9g %.9g %ld\n", sum, opacity, long(touched));
     Case spoilt = c;
     spoilt.slots = false;
     good = run<T>(spoilt, 0, 1, true).unusable >= 4 && good;

@@ -20,14 +20,14 @@ def found(*names: str) -> str:
     pytest.skip(f"{names[0]} is not installed")
 
 
-def sums(compiler: str, emulator: list[str], kernels: dict[str, list[str]], folder: Path) -> list[list[float]]:
+def sums(
+    program: str, compiler: str, emulator: list[str], kernels: dict[str, list[str]], folder: Path
+) -> list[list[float]]:
     cpu = ROOT / "csrc" / "cpu"
-    sources: dict[Path, list[str]] = {
-        ROOT / "tests" / "native_cases.cpp": [],
-        cpu / "similarity.cpp": [],
-        cpu / "thread_pool.cpp": [],
-    }
-    sources |= {cpu / f"tile_{name}.cpp": flags for name, flags in kernels.items()}
+    sources: dict[Path, list[str]] = {ROOT / "tests" / f"{program}.cpp": []}
+    sources |= {cpu / name: [] for name in ("similarity.cpp", "thread_pool.cpp", "paste.cpp")}
+    sources[cpu / "paste_shape.cpp"] = ["-ffp-contract=off"]
+    sources |= {cpu / f"{op}_{name}.cpp": flags for name, flags in kernels.items() for op in ("tile", "paste")}
     folder.mkdir()
     for source, flags in sources.items():
         command = [compiler, *FLAGS, *flags, "-c", str(source), "-o", str(folder / f"{source.stem}.o")]
@@ -37,12 +37,13 @@ def sums(compiler: str, emulator: list[str], kernels: dict[str, list[str]], fold
     return [[float(word) for word in line.split()] for line in process.stdout.splitlines()]
 
 
-def test_neon_gives_the_numbers_of_this_machine(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", ["native_cases", "native_paste_cases"])
+def test_neon_gives_the_numbers_of_this_machine(tmp_path: Path, program: str) -> None:
     compiler = found("aarch64-linux-gnu-g++", "aarch64-linux-gnu-g++-12")
     emulator = found("qemu-aarch64", "qemu-aarch64-static")
-    arm = sums(compiler, [emulator], {"plain": []}, tmp_path / "arm")
+    arm = sums(program, compiler, [emulator], {"plain": []}, tmp_path / "arm")
     x86 = platform.machine().lower() in ("x86_64", "amd64")
-    host = sums(found("g++"), [], {"plain": [], **(INSTRUCTION_SETS if x86 else {})}, tmp_path / "host")
+    host = sums(program, found("g++"), [], {"plain": [], **(INSTRUCTION_SETS if x86 else {})}, tmp_path / "host")
     assert len(arm) == len(host) > 40
     for got, wanted in zip(arm, host, strict=True):
         # The sums' elements differ by rounding alone; a gradient of a nearly flat window is of the order of 100.

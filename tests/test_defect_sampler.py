@@ -201,12 +201,16 @@ def test_ranges_are_used_to_their_ends() -> None:
         assert values.max() > bounds[1] - reach
 
 
-def test_every_mode_is_drawn_equally_often_or_only_the_one_that_is_named() -> None:
-    drawn = draw(make_sampler(DefectConfig(probability=1.0, blend="any"), IMAGES), MANY).polygons.blend_mode
-    assert drawn is not None
-    frequencies = drawn.bincount(minlength=len(BLEND_MODES))
-    expected = len(drawn) / len(BLEND_MODES)
-    assert (frequencies - expected).abs().max() <= 5 * math.sqrt(expected)
+def test_any_mode_suits_the_brightness_and_another_name_is_that_mode_alone() -> None:
+    sampler = make_sampler(DefectConfig(probability=1.0, blend="any", contrast=(1, 1)), IMAGES)
+    polygons = draw(sampler, MANY).polygons
+    assert polygons.blend_mode is not None
+    darker = polygons.color_offset[:, 0] == 0
+    for chosen, names in ((darker, ("normal", "multiply", "darken")), (~darker, ("normal", "screen", "lighten"))):
+        expected = int(chosen.sum()) / 3
+        for name in names:
+            found = int((polygons.blend_mode[chosen] == BLEND_MODES.index(name)).sum())
+            assert abs(found - expected) <= 5 * math.sqrt(expected)
     for number, name in enumerate(BLEND_MODES):
         modes = draw(make_sampler(DefectConfig(blend=name), IMAGES), MANY[:9]).polygons.blend_mode  # type: ignore[arg-type]
         assert (number == 0) if modes is None else set(modes.tolist()) == {number}

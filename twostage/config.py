@@ -1,7 +1,7 @@
 """Configuration: frozen dataclasses, checked when built.
 
 The command line, the TOML file and the Python API all speak these. Every default is the one the committed
-results were made with; ``docs/method.md`` says how each was found.
+results were made with, ``defects.brightness`` apart; ``docs/method.md`` says how each was found.
 """
 
 import math
@@ -102,8 +102,8 @@ class DefectConfig:
     contrast: tuple[float, float] = (0.5, 1.5)
     """Factor on the cut-out's contrast about its mean. (1, 1) keeps the source's own."""
     blend: BlendName = "normal"
-    """How the cut-out is mixed with what it covers: normal lies on top, as in the paper; any draws one of the modes for
-    every defect."""
+    """How the cut-out is mixed with what it covers: normal lies on top, as in the paper; any draws for every defect
+    normal, multiply or darken where its brightness goes down, and normal, screen or lighten where it goes up."""
     edge_amplitude: tuple[float, float] = (0.0, 0.0)
     """Pixels by which noise moves the edges of the polygon. (0, 0) keeps them straight, as in the paper."""
     edge_grain: tuple[float, float] = (4.0, 16.0)

@@ -94,7 +94,7 @@ class DefectSampler:
             strength=_between(u[:, 12], config.strength),
             color_gain=gain,
             color_offset=offset,
-            blend_mode=self._blend_mode(u[:, _EXTRA_DRAWS]),
+            blend_mode=self._blend_mode(u[:, _EXTRA_DRAWS], darker=u[:, 13] < 0.5),
             edge_amplitude=_between(u[:, _EXTRA_DRAWS + 1], config.edge_amplitude) if noisy else None,
             edge_grain=_between_log(u[:, _EXTRA_DRAWS + 2], config.edge_grain) if noisy else None,
             edge_seed=(u[:, _EXTRA_DRAWS + 3] * 2**24).long() if noisy else None,
@@ -170,11 +170,15 @@ class DefectSampler:
         gain = (contrast * rest).expand_as(mean)
         return gain, mean * (1 - contrast) * rest + shift.clamp_min(0)
 
-    def _blend_mode(self, u: Tensor) -> Tensor | None:
+    def _blend_mode(self, u: Tensor, darker: Tensor) -> Tensor | None:
         if self.config.blend == "normal":
             return None
         if self.config.blend == "any":
-            return (u * len(BLEND_MODES)).long()
+            # A darker cut-out that only lightens would not be seen. Compared, not looked up: a table had to be copied.
+            draw = (u * 3).long()
+            strong = torch.where(darker, BLEND_MODES.index("multiply"), BLEND_MODES.index("screen"))
+            mild = torch.where(darker, BLEND_MODES.index("darken"), BLEND_MODES.index("lighten"))
+            return torch.where(draw == 0, BLEND_MODES.index("normal"), torch.where(draw == 1, strong, mild))
         return torch.full_like(u, BLEND_MODES.index(self.config.blend), dtype=torch.int64)
 
 

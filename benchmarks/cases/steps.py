@@ -1,0 +1,205 @@
+"""What a user of the detector waits for: a training step of either stage, and the prediction of one image."""
+
+import copy
+from collections.abc import Sequence
+from functools import cache, partial
+from typing import NamedTuple
+
+import torch
+from tolerances import tolerance
+from torch import Tensor
+
+from benchmarks.case import Absent, Case, Contender, Least, Role
+from benchmarks.peers.similarity import plain_aw_ssim
+from twostage import Config, Detector
+from twostage.autoencoder import Autoencoder
+from twostage.calibration import Calibration
+from twostage.config import DefectConfig, LossConfig, ModelConfig, StageConfig
+from twostage.data.patches import PatchStore
+from twostage.defects import DefectSampler, SourcePool
+from twostage.features import feature_pair, fit_gaussian
+from twostage.fitting import Fitted
+from twostage.losses import LossParts, sigma_at
+from twostage.lpips import LPIPS
+from twostage.lpips.weights import HEAD_SHAPES, TRUNK_SHAPES
+from twostage.scoring import base_maps
+from twostage.tiling import PATCHES_AT_ONCE, reconstruct
+from twostage.trainer import StepReport, Trainer
+from twostage_kernels import aw_ssim_loss
+
+BATCH = {"cpu": 16, "cuda": 128}
+CHANNELS, PATCH, IMAGE = 3, 128, 256
+STEPS = 4
+"""Of one run; the optimiser is made anew for each run."""
+STAGES = {
+    "stage 1 step": StageConfig(epochs=STEPS, loss=LossConfig("aw-ssim", sigma=(1.5, 1.5)), defective=False),
+    "stage 2 step": StageConfig(epochs=STEPS, loss=LossConfig("aw-ssim+lpips", sigma=(1.5, 1.5)), defective=True),
+}
+
+
+@cache
+def _lpips(device: str) -> LPIPS:
+    """With random weights, which take as long as the published ones."""
+    generator = torch.Generator().manual_seed(0)
+    weights = {}
+    for name, shape in {**TRUNK_SHAPES, **HEAD_SHAPES}.items():
+        fan_in = max(shape[0], 1) if len(shape) == 1 else shape[1] * shape[2] * shape[3]
+        weights[name] = torch.rand(shape, generator=generator).sub(0.0 if name in HEAD_SHAPES else 0.5) / fan_in**0.5
+    return LPIPS(weights).to(device)
+
+
+def _images(count: int, seed: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (CHANNELS, PATCH, PATCH)
+    return [torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator) for _ in range(count)]
+
+
+def _model(device: str) -> Autoencoder:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Autoencoder(CHANNELS, ModelConfig(patch_size=PATCH)).to(device)
+
+
+def _trainer(task: str, device: str, seed: int) -> Trainer:
+    """One step an epoch: as many images as a batch has patches, each as large as one."""
+    stage, batch = STAGES[task], BATCH[device]
+    images = _images(batch, seed)
+    defects = DefectSampler(DefectConfig(), SourcePool(images, None, 16), PATCH, seed)
+    return Trainer(
+        _model(device),
+        [stage],
+        PatchStore(images, PATCH, seed),
+        defects,
+        _lpips(device) if stage.loss.uses_lpips else None,
+        batch_size=batch,
+        names=[str(index) for index in range(batch)],
+        fingerprint={},
+    )
+
+
+def _train(trainer: Trainer) -> float:
+    """All steps; returns the first loss."""
+    reports: list[StepReport] = []
+    trainer.step = 0
+    trainer.run(on_step=reports.append)
+    return reports[0].loss
+
+
+def _first_loss(task: str, trainer: Trainer) -> float:
+    """In float64, by the reference and nothing of the trainer."""
+    stage = STAGES[task]
+    samples = trainer.store.epoch_order(0)[: trainer.batch_size]
+    normal = trainer.store.patches(samples, 0)
+    inputs = normal
+    if stage.defective:
+        inputs, _ = trainer.defects.paste(normal, trainer.defects.draw(samples, trainer.store.image_of(samples), 0))
+    model = copy.deepcopy(trainer.model).double().cpu().train()
+    with torch.no_grad():
+        prediction, target = model(inputs.double()), normal.double()
+        sigma = sigma_at(stage.loss, 0, trainer.steps_in_epoch)
+        loss = float(aw_ssim_loss(prediction, target, sigma=sigma, backend="reference"))
+        if stage.loss.uses_lpips:
+            share = stage.loss.similarity_share
+            lpips = copy.deepcopy(_lpips(str(trainer.device))).double().cpu()
+            loss = share * loss + (1 - share) * float(lpips(prediction, target))
+    return loss
+
+
+def _judge_loss(result: float, truth: float, role: Role) -> float:
+    return abs(result - truth) / tolerance("same work", torch.float32)
+
+
+def _with_plain_loss(trainer: Trainer) -> float:
+    """The same step, its AW-SSIM in plain torch."""
+    ours = trainer.losses
+
+    def plain(prediction: Tensor, target: Tensor, sigma: Tensor) -> LossParts:
+        total = 1 - plain_aw_ssim(prediction, target)
+        return LossParts(total, {"aw_ssim": total.detach()})
+
+    trainer.losses = [plain]  # type: ignore[list-item]
+    try:
+        return _train(trainer)
+    finally:
+        trainer.losses = ours
+
+
+def _trainers(task: str) -> Sequence[Contender | Absent]:
+    ours = Contender("twostage", "ours", _train)
+    if STAGES[task].loss.uses_lpips:
+        return [ours]
+    return [ours, Contender("with plain torch's AW-SSIM", "peer", _with_plain_loss)]
+
+
+class Request(NamedTuple):
+    detector: Detector
+    image: Tensor  # [C, H, W]
+
+
+def _request(device: str, seed: int) -> Request:
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.rand(CHANNELS, IMAGE, IMAGE, generator=generator)
+    model, lpips = _model(device).eval(), _lpips(device)
+    pair = feature_pair(lpips, image.to(device), image.flip(2).to(device))
+    calibration = Calibration("features", 0.0, {}, fit_gaussian([pair]), threshold=1.0, candidates=())
+    return Request(Detector(Config(), Fitted(model, lpips, "rgb", calibration, 0)), image)
+
+
+def _predict(request: Request) -> Tensor:
+    return request.detector.predict(request.image).score_map
+
+
+def _score_map(request: Request) -> Tensor:
+    """In float64, on the CPU."""
+    detector, image = request.detector, request.image.double()
+    assert detector.lpips is not None
+    model, lpips = copy.deepcopy(detector.model).double().cpu(), copy.deepcopy(detector.lpips).double().cpu()
+    overlap = detector.config.scoring.overlap
+    rebuilt = reconstruct(model, image, patch_size=PATCH, overlap=overlap, batch_size=PATCHES_AT_ONCE)
+    features = detector.calibration.normal_features
+    assert features is not None
+    double = type(features)(
+        *(tuple(part.double().cpu() for part in parts) for parts in (features.means, features.whitening))
+    )
+    return base_maps(image, rebuilt, lpips, double)["features"]
+
+
+def _judge_map(result: Tensor, truth: Tensor, role: Role) -> float:
+    error = (result.double() - truth).abs().max() / truth.abs().max()
+    return float(error) / tolerance("same work", torch.float32)
+
+
+def cases(device: str) -> list[Case]:
+    group = frozenset({"end to end"})
+    shape = (BATCH[device], CHANNELS, PATCH, PATCH)
+    training = [
+        Case(
+            op="training",
+            task=task,
+            shape=shape,
+            device=device,
+            inputs=partial(_trainer, task, device),
+            contenders=partial(_trainers, task),
+            truth=partial(_first_loss, task),
+            judge=_judge_loss,
+            least=lambda _: Least(0, 0),
+            groups=group,
+            rotates=False,
+            repeats=STEPS,
+        )
+        for task in STAGES
+    ]
+    prediction = Case(
+        op="predict",
+        task="one image",
+        shape=(CHANNELS, IMAGE, IMAGE),
+        device=device,
+        inputs=partial(_request, device),
+        contenders=lambda: [Contender("twostage", "ours", _predict)],
+        truth=_score_map,
+        judge=_judge_map,
+        least=lambda _: Least(0, 0),
+        groups=group,
+        rotates=False,
+    )
+    return [*training, prediction]

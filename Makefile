@@ -7,6 +7,8 @@ ARGS ?=
 DATA ?=
 # SYSTEM_SITE=1 keeps the torch (and all else) that PYTHON already has; only what is missing is installed.
 SYSTEM_SITE ?=
+# Where `make gpu-check` writes.
+OUTPUT ?= gpu-check
 # OFFLINE=1 installs the project alone and fetches nothing.
 OFFLINE ?=
 
@@ -17,7 +19,7 @@ CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test check check-format check-lint check-types check-imports check-cxx format clean
+.PHONY: help setup demo test bench gpu-check check check-format check-lint check-types check-imports check-cxx format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +31,16 @@ demo: $(VENV)/.ready-demo ## Train, evaluate and report on the embedded surfaces
 
 test: $(VENV)/.ready-dev ## Run the tests
 	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/.ready-bench ## Check and time every op and step beside other packages; about ten minutes on two cores
+	$(BIN)/python -m benchmarks run $(ARGS)
+	$(BIN)/python -m benchmarks report
+
+# It builds the extension itself, so that a build that fails is one finding among others.
+gpu-check: ## Build, test, time and profile on this machine's GPU in nine minutes; writes the folder OUTPUT
+	@test -e /dev/nvidia0 || nvidia-smi -L >/dev/null 2>&1 || { echo 'make gpu-check: there is no NVIDIA GPU here' >&2; exit 2; }
+	@$(MAKE) --no-print-directory $(if $(SYSTEM_SITE),$(BIN)/python,$(VENV)/.ready-bench)
+	PYTHONPATH=kernels $(BIN)/python -m benchmarks gpu-check --output '$(OUTPUT)'
 
 check: check-format check-lint check-types check-imports check-cxx ## Run ruff, mypy, import-linter and clang-format
 
@@ -58,12 +70,13 @@ clean: ## Remove what was built and cached; the environment stays
 	rm -rf build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .benchmarks
 	find . -path './.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# [dev] holds all of [demo]. The lpips package is data here; what it requires (torchvision) is not wanted.
+# [dev] and [bench] hold all of [demo]. The lpips package is data here; what it and piq require (torchvision) is not
+# wanted.
 $(VENV)/.ready-%: $(BIN)/python pyproject.toml setup.py constraints.txt $(CXX_SOURCES)
 	$(if $(OFFLINE),,$(PIP) 'setuptools>=77' 'pybind11>=2.13')
 	$(PIP) --no-build-isolation $(if $(OFFLINE),--no-index --no-deps -e .,-e '.[$*]')
-	$(if $(OFFLINE),,$(PIP) --no-deps lpips)
-	@touch $@ $(if $(filter dev,$*),$(VENV)/.ready-demo)
+	$(if $(OFFLINE),,$(PIP) --no-deps lpips $(if $(filter bench,$*),piq))
+	@touch $@ $(if $(filter dev bench,$*),$(VENV)/.ready-demo)
 
 # With SYSTEM_SITE, pip and setuptools are those of PYTHON too: venv would bring an older setuptools. A PYTHON that is
 # itself a virtual environment hands on only its base's packages: outer.pth adds its own.

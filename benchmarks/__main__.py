@@ -160,9 +160,12 @@ def _once(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from benchmarks.report import write_reports
 
-    for path in write_reports(options.results):
+    written = write_reports(options.results)
+    for path in written:
         print(path)
-    return 0
+    if not written:
+        print(f"{options.results} holds no rows; `python -m benchmarks run` adds some", file=sys.stderr)
+    return 0 if written else 1
 
 
 def _sass(options: argparse.Namespace) -> int:

@@ -119,7 +119,7 @@ def run_step(step: Step, log: Path, seconds_left: float) -> Result:
         )
         status = _wait(process, limit)
     seconds = time.monotonic() - start
-    text = log.read_text(encoding="utf-8", errors="replace")
+    text = log.read_text(encoding="utf-8", errors="replace").partition("\n")[2]
     if status is None:
         return Result(step.name, "timed out", seconds, f"stopped after {limit:.0f} s; {_last_line(text)}")
     found = step.read(status, text) if step.read else Finding(status == 0, _last_line(text))

@@ -166,7 +166,7 @@ def _score_map(request: Request) -> Tensor:
 
 def _judge_map(result: Tensor, truth: Tensor, role: Role) -> float:
     error = (result.double() - truth).abs().max() / truth.abs().max()
-    return float(error) / tolerance("same work", torch.float32)
+    return float(error) / tolerance("predicted map", torch.float32)
 
 
 def cases(device: str) -> list[Case]:

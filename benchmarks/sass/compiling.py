@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from benchmarks import ROOT
@@ -35,26 +36,22 @@ def compile_kernel(kernel: CudaKernel | TritonKernel, architecture: int) -> Bina
     Raises:
         CompileError: a tool is missing or failed; the message is its last lines.
     """
+    if isinstance(kernel, CudaKernel):
+        return _compile_cuda(kernel.source, kernel.flags, architecture)
+    return _compile_triton(kernel, architecture)
+
+
+@cache
+def _compile_cuda(source: str, flags: tuple[str, ...], architecture: int) -> Binary:
+    """One translation unit, which may hold many kernels."""
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernel.cubin"
-        shared = 0
-        if isinstance(kernel, CudaKernel):
-            _compile_cuda(kernel, architecture, cubin)
-        else:
-            shared = _compile_triton(kernel, architecture, cubin)
-        return Binary(
-            _run("cuobjdump", "--dump-sass", str(cubin)), _run("cuobjdump", "--dump-resource-usage", str(cubin)), shared
-        )
+        include = ("-I", str(ROOT / "csrc"))
+        _run("nvcc", "-cubin", f"-arch=sm_{architecture}", *flags, *include, "-o", str(cubin), str(ROOT / source))
+        return _disassembled(cubin)
 
 
-def _compile_cuda(kernel: CudaKernel, architecture: int, cubin: Path) -> None:
-    source = ROOT / kernel.source
-    include = ("-I", str(ROOT / "csrc"))
-    _run("nvcc", "-cubin", f"-arch=sm_{architecture}", *kernel.flags, *include, "-o", str(cubin), str(source))
-
-
-def _compile_triton(kernel: TritonKernel, architecture: int, cubin: Path) -> int:
-    """Writes ``cubin`` and returns the bytes of shared memory that a launch asks for."""
+def _compile_triton(kernel: TritonKernel, architecture: int) -> Binary:
     if importlib.util.find_spec("triton") is None:
         raise CompileError("triton is not installed")
     import triton
@@ -68,8 +65,15 @@ def _compile_triton(kernel: TritonKernel, architecture: int, cubin: Path) -> int
     source = ASTSource(function, ordered, dict(kernel.constants), attributes)
     options = {"num_warps": kernel.warps, "num_stages": kernel.stages}
     compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
-    cubin.write_bytes(compiled.asm["cubin"])
-    return int(compiled.metadata.shared)
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder) / "kernel.cubin"
+        cubin.write_bytes(compiled.asm["cubin"])
+        return _disassembled(cubin, int(compiled.metadata.shared))
+
+
+def _disassembled(cubin: Path, dynamic_shared_bytes: int = 0) -> Binary:
+    sass, resources = (_run("cuobjdump", option, str(cubin)) for option in ("--dump-sass", "--dump-resource-usage"))
+    return Binary(sass, resources, dynamic_shared_bytes)
 
 
 def _run(tool: str, *arguments: str) -> str:

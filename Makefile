@@ -36,11 +36,12 @@ bench: $(VENV)/.ready-bench ## Check and time every op and step beside other pac
 	$(BIN)/python -m benchmarks run $(ARGS)
 	$(BIN)/python -m benchmarks report
 
-# It builds the extension itself, so that a build that fails is one finding among others.
+# It builds the extension itself, so that a build that fails is one finding among others; with SYSTEM_SITE it runs in
+# PYTHON as it is and installs nothing.
 gpu-check: ## Build, test, time and profile on this machine's GPU in nine minutes; writes the folder OUTPUT
 	@test -e /dev/nvidia0 || nvidia-smi -L >/dev/null 2>&1 || { echo 'make gpu-check: there is no NVIDIA GPU here' >&2; exit 2; }
-	@$(MAKE) --no-print-directory $(if $(SYSTEM_SITE),$(BIN)/python,$(VENV)/.ready-bench)
-	PYTHONPATH=kernels $(BIN)/python -m benchmarks gpu-check --output '$(OUTPUT)'
+	$(if $(SYSTEM_SITE),,@$(MAKE) --no-print-directory $(VENV)/.ready-bench)
+	PYTHONPATH=kernels $(if $(SYSTEM_SITE),$(PYTHON),$(BIN)/python) -m benchmarks gpu-check --output '$(OUTPUT)'
 
 check: check-format check-lint check-types check-imports check-cxx ## Run ruff, mypy, import-linter and clang-format
 

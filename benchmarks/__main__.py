@@ -17,6 +17,9 @@ from benchmarks.memory import measure_here
 from benchmarks.rows import Row, append
 from benchmarks.runner import Runner, check_all
 
+# Above this load average before the start, other programs share the machine.
+QUIET_LOAD = 0.5
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
@@ -89,6 +92,8 @@ def _run(options: argparse.Namespace) -> int:
     append(path, [ceiling])
     print(f"{ceiling['run']}  {ceiling['device']}, {ceiling['threads']} threads, torch {ceiling['torch']}")
     print(f"copy {ceiling['bytes_per_second'] / 1e9:.1f} GB/s, float32 {_giga(ceiling)} billion multiply-adds/s")
+    if ceiling["load"] > QUIET_LOAD:
+        print(f"other programs are running (load {ceiling['load']:.1f}): these times are not to be quoted")
     for case in cases:
         print(f"\n{case.name}")
         for row in runner.run(case):

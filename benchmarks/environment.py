@@ -1,5 +1,6 @@
 """What a row says about where it comes from."""
 
+import os
 import platform
 import re
 import subprocess
@@ -15,7 +16,7 @@ from benchmarks import ROOT
 
 
 def describe(device: str) -> dict[str, Any]:
-    """Device, driver, versions, commit, whether the tree differs from it, and a name for the run."""
+    """Device, driver, versions, commit, whether the tree differs from it, what else runs, and a name for the run."""
     commit = _git("rev-parse", "--short=10", "HEAD")
     # Rows are added while the benchmarks run; they do not change what is measured.
     changes = _git("status", "--porcelain", "--", ".", ":!benchmarks/results")
@@ -25,6 +26,7 @@ def describe(device: str) -> dict[str, Any]:
         "device": device_name(device),
         "device_type": device,
         "threads": torch.get_num_threads(),
+        "load": os.getloadavg()[0],
         "driver": _driver() if device == "cuda" else None,
         "cuda": torch.version.cuda,
         "python": platform.python_version(),

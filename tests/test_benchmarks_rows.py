@@ -28,6 +28,7 @@ ORIGIN = {
     "device": "A Processor",
     "device_type": "cpu",
     "threads": 2,
+    "load": 0.1,
     "driver": None,
     "torch": "2.13.0",
     "python": "3.11",

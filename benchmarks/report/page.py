@@ -35,6 +35,7 @@ def write(rows: Sequence[Row], pictures: Sequence[Path], path: Path) -> Path:
 <style>{_STYLE}</style>
 <h1>Benchmarks on {escape(ceiling["device"])}</h1>
 <p>{escape(origin(ceiling))}. Run {escape(ceiling["run"])}{dirty}.
+Load average before the start: {ceiling["load"]:.2f}.
 Measured ceilings: {ceiling["bytes_per_second"] / 1e9:.1f} GB/s copied,
 {ceiling["multiply_adds_per_second"] / 1e9:.0f} billion float32 multiply-adds a second{tensor_cores}.</p>
 <p>Every implementation of ours was checked against the float64 reference before it was timed, every other one for doing

@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from twostage import Detector
 from twostage.data import find_samples, read_image, read_mask, resize_shorter_side
-from twostage.data.patches import to_unit_range
+from twostage.data.packing import to_unit_range
 from twostage.evaluation import Evaluator
 from twostage.lpips import LPIPS, load_lpips_weights
 from twostage.run_folder import RunFolder

@@ -29,12 +29,18 @@ def ranges(low: float, high: float) -> st.SearchStrategy[tuple[float, float]]:
 paths = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8).map(Path)
 
 data_configs = st.builds(
-    lambda place, **others: DataConfig(**place, **others),
+    lambda place, home, **others: DataConfig(**place, **home, **others),
     place=st.one_of(st.just({}), paths.map(lambda path: {"root": path}), paths.map(lambda path: {"manifest": path})),
+    home=st.one_of(
+        st.sampled_from(("auto", "memory", "cache")).map(lambda home: {"home": home}),
+        st.builds(lambda home, path: {"home": home, "shards": path}, st.sampled_from(("auto", "shards")), paths),
+    ),
     image_size=st.none() | st.integers(512, 10_000),
     color=st.sampled_from(get_args(Color)),
     validation_fraction=st.floats(0, 1, exclude_min=True, exclude_max=True),
+    validation_limit=st.integers(1, 10**9),
     max_pixels=st.integers(1, 10**12),
+    cache=st.none() | paths,
 )
 model_configs = st.builds(
     ModelConfig,

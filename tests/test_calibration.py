@@ -17,7 +17,7 @@ from training_fixtures import PATCH, noise_image
 
 from twostage.calibration import Calibration, Candidate, calibrate, synthetic_defects
 from twostage.config import DefectConfig, MapName, ScoringConfig
-from twostage.data.patches import to_unit_range
+from twostage.data.packing import to_unit_range
 from twostage.defects import DefectSampler, SourcePool
 from twostage.evaluation import threshold_from_normals
 from twostage.features import feature_pair, fit_gaussian

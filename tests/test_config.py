@@ -41,7 +41,9 @@ REFUSED: list[tuple[str, Callable[..., object], str, Any]] = [
     *[("data", DataConfig, "image_size", value) for value in (15, 0, -1)],
     ("data", DataConfig, "color", "grey"),
     *[("data", DataConfig, "validation_fraction", value) for value in (0, 1, -0.1, 1.5, NAN)],
+    ("data", DataConfig, "validation_limit", 0),
     ("data", DataConfig, "max_pixels", 0),
+    *[("data", DataConfig, "home", value) for value in ("disk", "")],
     *[("model", ModelConfig, "patch_size", value) for value in (48, 63, 100, 528, 0, -64)],
     ("model", ModelConfig, "latent_channels", 0),
     ("model", ModelConfig, "skips", "three"),
@@ -94,6 +96,8 @@ def test_every_setting_with_limits_is_tried_above() -> None:
     unlimited = {
         ("data", "root"),
         ("data", "manifest"),
+        ("data", "cache"),
+        ("data", "shards"),
         ("defects", "sources"),
         ("stage", "loss"),
         ("stage", "defective"),

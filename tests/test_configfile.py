@@ -101,7 +101,10 @@ def test_a_setting_that_is_never_none_refuses_it(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("sed = 1", "sed is no setting (did you mean seed?); accepted: batch_size, "),
-        ("[data]\nimagesize = 5", "data.imagesize is no setting (did you mean data.image_size?); accepted: color, "),
+        (
+            "[data]\nimagesize = 5",
+            "data.imagesize is no setting (did you mean data.image_size?); accepted: cache, color, ",
+        ),
         (
             "[first_stage.loss]\nweigths = 5",
             "first_stage.loss.weigths is no setting (did you mean first_stage.loss.wei",

@@ -27,7 +27,7 @@ def _cell(sheet: Tensor, row: int, column: int) -> Tensor:
 def test_its_rows_are_the_first_patches_of_the_epoch_with_the_defects_of_training() -> None:
     store, sampler = _parts(probability=0.75)
     sheet = contact_sheet(store, sampler, samples=5, epoch=3)
-    samples = store.epoch_order(3)[:5]
+    samples = store.samples_at(torch.arange(5), 3)
     normal = store.patches(samples, 3)
     defective, opacity = sampler.paste(normal, sampler.draw(samples, store.image_of(samples), 3))
     for row in range(5):

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from twostage.data.patches import PatchStore, to_unit_range
+from twostage.data.packing import to_unit_range
+from twostage.data.patches import PatchStore
 
 
 def located_image(owner: int, height: int, width: int) -> Tensor:
@@ -67,10 +68,11 @@ def test_seeds_and_epochs_give_other_places() -> None:
 @given(st.integers(0, 2**63 - 1), st.integers(0, 1000))
 def test_every_epoch_visits_every_sample_once_in_an_order_of_its_own(seed: int, epoch: int) -> None:
     store = PatchStore([torch.zeros(1, 32 * 8, 32 * 8)], 32, seed)
-    order = store.epoch_order(epoch)
+    places = torch.arange(64)
+    order = store.samples_at(places, epoch)
     assert sorted(order.tolist()) == list(range(64))
-    assert torch.equal(order, store.epoch_order(epoch))
-    assert not torch.equal(order, store.epoch_order(epoch + 1))
+    assert torch.equal(order.flip(0), store.samples_at(places.flip(0), epoch))
+    assert not torch.equal(order, store.samples_at(places, epoch + 1))
 
 
 def test_bytes_are_scaled_to_the_unit_range_and_floats_kept() -> None:

@@ -10,8 +10,9 @@ from image_files import MAX_PIXELS, noise, write
 from torch import Tensor
 
 from twostage.config import DataConfig
+from twostage.data.packing import into_one_piece
 from twostage.defects import SourcePool, sources
-from twostage.defects.sources import describe, into_one_piece, load_sources
+from twostage.defects.sources import describe, load_sources
 from twostage.errors import DataError
 
 CONFIG = DataConfig(max_pixels=MAX_PIXELS)

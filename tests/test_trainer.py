@@ -84,7 +84,7 @@ def by_hand(steps: int) -> dict[str, Tensor]:
         stage = STAGES[stage_number]
         if step % 4 == 0:
             optimizer = Adam(model.parameters(), lr=stage.learning_rate, fused=True)
-        samples = trainer.store.epoch_order(epoch)[2 * place : 2 * place + 2]
+        samples = trainer.store.samples_at(torch.arange(2 * place, 2 * place + 2), epoch)
         normal = trainer.store.patches(samples, epoch)
         inputs = normal
         if stage_number == 1:

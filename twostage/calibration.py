@@ -11,7 +11,7 @@ from torch import Tensor
 from twostage.config import ScoringConfig
 from twostage.counter_random import uniform
 from twostage.data import GOOD
-from twostage.data.patches import to_unit_range
+from twostage.data.packing import to_unit_range
 from twostage.defects import DefectSampler
 from twostage.evaluation import Evaluator, threshold_from_normals
 from twostage.features import FeatureGaussian, feature_pair, fit_gaussian

@@ -9,7 +9,7 @@ from pathlib import Path
 from time import perf_counter
 
 from twostage.config import Config
-from twostage.configfile import config_to_dict
+from twostage.configfile import described
 from twostage.data import GOOD, find_samples
 from twostage.detector import Detector
 from twostage.errors import DataError, OutputError
@@ -19,7 +19,7 @@ from twostage.progress import Progress
 from twostage.run_folder import RunFolder
 
 # What may differ between the parts of one comparison without changing its figures.
-_NOT_IN_FINGERPRINT = ("checkpoint_every", "device", "lpips_weights")
+_NOT_IN_FINGERPRINT = ("checkpoint_every", "device", "lpips_weights", "data.home", "data.cache")
 METRICS = {"pixel_auroc": "pixel AuROC", "image_auroc": "image AuROC", "aupro": "AUPRO"}
 
 
@@ -40,7 +40,7 @@ class Trial:
     @property
     def fingerprint(self) -> str:
         """Of everything that the figures depend on."""
-        values = {key: value for key, value in config_to_dict(self.config).items() if key not in _NOT_IN_FINGERPRINT}
+        values = described(self.config, _NOT_IN_FINGERPRINT)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 

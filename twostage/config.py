@@ -15,6 +15,7 @@ Skips = Literal["none", "two", "all"]
 Color = Literal["auto", "gray", "rgb"]
 LossName = Literal["ssim+l1", "lpips+ssim", "aw-ssim", "aw-ssim+lpips", "ssim"]
 BlendName = Literal["normal", "multiply", "screen", "darken", "lighten", "grain_merge", "any"]
+HomeName = Literal["auto", "memory", "cache", "shards"]
 MapName = Literal["residual", "ssim", "lpips", "features", "combined"]
 
 
@@ -37,8 +38,18 @@ class DataConfig:
     """gray, rgb, or auto: gray where every training image is gray."""
     validation_fraction: float = 0.1
     """Share of the normal training images held out for the threshold and the choice of score map."""
+    validation_limit: int = 500
+    """Normal training images held out at most."""
     max_pixels: int = 200_000_000
     """Images with more pixels than this are refused before they are decoded."""
+    home: HomeName = "auto"
+    """Where training images are kept: memory (of the device), cache (on the disk, see data.cache) or shards. auto takes
+    shards where data.shards is given, memory where the images fit it, and else the cache."""
+    cache: Path | None = None
+    """Folder for decoded images. None is twostage in the user's cache folder (XDG_CACHE_HOME, or ~/.cache)."""
+    shards: Path | None = None
+    """Folder that `twostage shard` wrote: the training images come from there, data.root or data.manifest, where one is
+    given, has the test images."""
 
     def __post_init__(self) -> None:
         if self.root is not None and self.manifest is not None:
@@ -52,7 +63,13 @@ class DataConfig:
         _require(
             0 < self.validation_fraction < 1, "data.validation_fraction", self.validation_fraction, "between 0 and 1"
         )
+        _require(self.validation_limit >= 1, "data.validation_limit", self.validation_limit, "at least 1")
         _require(self.max_pixels > 0, "data.max_pixels", self.max_pixels, "above 0")
+        _require(self.home in get_args(HomeName), "data.home", self.home, ", ".join(get_args(HomeName)))
+        if self.home == "shards" and self.shards is None:
+            raise ConfigError("data.home is 'shards' and data.shards is None; accepted: the folder of the shards")
+        if self.shards is not None and self.home not in ("auto", "shards"):
+            raise ConfigError(f"data.shards is given and data.home is {self.home!r}; accepted: auto or shards")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import difflib
 import sys
 import types
 import typing
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, Union
 
@@ -48,6 +49,19 @@ def config_to_toml(config: Config) -> str:
 def config_to_dict(config: Config) -> dict[str, Any]:
     """Nested dictionaries of numbers, strings, lists and None."""
     return typing.cast("dict[str, Any]", _plain(config))
+
+
+def described(config: Config, leave_out: Collection[str]) -> dict[str, Any]:
+    """:func:`config_to_dict` without some settings, by their names as ``seed`` or ``data.cache``."""
+
+    def kept(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+        return {
+            key: kept(value, f"{prefix}{key}.") if isinstance(value, dict) else value
+            for key, value in values.items()
+            if f"{prefix}{key}" not in leave_out
+        }
+
+    return kept(config_to_dict(config), "")
 
 
 def config_from_dict(values: dict[str, Any]) -> Config:

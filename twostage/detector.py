@@ -13,7 +13,7 @@ from twostage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from twostage.config import Config
 from twostage.configfile import config_from_dict, config_to_dict
 from twostage.data import Sample, read_image, read_mask, resize_shorter_side
-from twostage.data.patches import to_unit_range
+from twostage.data.packing import to_unit_range
 from twostage.devices import choose_device
 from twostage.errors import CheckpointError, ConfigError, DataError, OutputError
 from twostage.evaluation import Evaluation, Evaluator

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from twostage.autoencoder import Autoencoder
 from twostage.calibration import Calibration, calibrate
 from twostage.config import Config
-from twostage.configfile import config_to_dict
+from twostage.configfile import described
 from twostage.devices import choose_device
 from twostage.history import History
 from twostage.lpips import LPIPS, load_lpips_weights
@@ -21,7 +21,7 @@ from twostage.trainer import StepReport, Trainer
 from twostage.training_images import TrainingImages
 
 # What may change between the parts of a resumed run.
-_NOT_IN_FINGERPRINT = ("checkpoint_every", "device", "lpips_weights", "scoring")
+_NOT_IN_FINGERPRINT = ("checkpoint_every", "device", "lpips_weights", "scoring", "data.home", "data.cache")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def fit(
         lpips = LPIPS(load_lpips_weights(config.lpips_weights))
     lpips = lpips.to(device) if lpips is not None and config.uses_lpips else None
 
-    images = TrainingImages.load(config, progress)
+    images = TrainingImages.load(config, progress, device)
 
     trainer = _trainer(config, images, lpips, device)
     if run is not None and not resume:
@@ -93,8 +93,7 @@ def _trainer(config: Config, images: TrainingImages, lpips: LPIPS | None, device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = Autoencoder(1 if images.color == "gray" else 3, config.model)
-    described = config_to_dict(config)
-    fingerprint: dict[str, Any] = {key: value for key, value in described.items() if key not in _NOT_IN_FINGERPRINT}
+    fingerprint = described(config, _NOT_IN_FINGERPRINT)
     return Trainer(
         model.to(device),
         config.stages,

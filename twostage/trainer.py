@@ -16,12 +16,14 @@ from torch.optim import Adam
 from twostage.autoencoder import Autoencoder
 from twostage.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from twostage.config import StageConfig
-from twostage.data.patches import PatchStore
+from twostage.data.patches import Patches
 from twostage.defects import DefectSampler
 from twostage.errors import CheckpointError, NonFiniteLossError
 from twostage.losses import PerceptualDistance, ReconstructionLoss, sigma_at
 
 _OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq")
+# Batches that are read from a disk before they are needed.
+_BATCHES_AHEAD = 4
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Trainer:
         self,
         model: Autoencoder,
         stages: Sequence[StageConfig],
-        store: PatchStore,
+        store: Patches,
         defects: DefectSampler,
         lpips: PerceptualDistance | None,
         *,
@@ -88,8 +90,7 @@ class Trainer:
         self.steps_in_epoch = store.patches_per_epoch // self.batch_size
         self.step = 0
         self._optimizer: Adam | None = None
-        self._order = torch.empty(0, dtype=torch.int64)
-        self._order_epoch = -1
+        self._read_until = -1
 
     @property
     def total_steps(self) -> int:
@@ -144,6 +145,7 @@ class Trainer:
             self._optimizer = self._new_optimizer(stage)
         samples = self._samples(moment)
         normal = self.store.patches(samples, moment.epoch).to(self.device)
+        self._read_ahead()
         inputs = normal
         if stage.defective:
             polygons = self.defects.draw(samples, self.store.image_of(samples), moment.epoch)
@@ -160,11 +162,16 @@ class Trainer:
         self._optimizer.step()
         return StepReport(self.step, moment, sigma, value, {name: term.item() for name, term in loss.terms.items()})
 
+    def _read_ahead(self) -> None:
+        last = min(self.step + _BATCHES_AHEAD, self.total_steps - 1)
+        for step in range(max(self._read_until, self.step) + 1, last + 1):
+            moment = self.moment_of(step)
+            self.store.prepare(self._samples(moment), moment.epoch)
+        self._read_until = last
+
     def _samples(self, moment: Moment) -> Tensor:
-        if self._order_epoch != moment.epoch:
-            self._order, self._order_epoch = self.store.epoch_order(moment.epoch), moment.epoch
         first = moment.step_in_epoch * self.batch_size
-        return self._order[first : first + self.batch_size]
+        return self.store.samples_at(torch.arange(first, first + self.batch_size), moment.epoch)
 
     def _new_optimizer(self, stage: StageConfig) -> Adam:
         return Adam(self.model.parameters(), lr=stage.learning_rate, fused=True)

@@ -12,6 +12,7 @@ from twostage.cli.evaluate import Evaluate, Report
 from twostage.cli.predict import Predict
 from twostage.cli.reproduce import Reproduce
 from twostage.cli.settings import Configured
+from twostage.cli.shard import Shard
 from twostage.cli.synthesize import Synthesize
 from twostage.cli.train import Train
 
@@ -22,6 +23,7 @@ COMMANDS: dict[str, type] = {
     "predict": Predict,
     "report": Report,
     "check-data": CheckData,
+    "shard": Shard,
     "synthesize": Synthesize,
     "ablate": Ablate,
     "reproduce": Reproduce,

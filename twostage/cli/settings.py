@@ -101,6 +101,7 @@ class Configured:
         """
         config = config_from_dict({**config_to_dict(self.base()), **config_to_dict(self.settings)})
         data = replace(config.data, root=_absolute(config.data.root), manifest=_absolute(config.data.manifest))
+        data = replace(data, cache=_absolute(data.cache), shards=_absolute(data.shards))
         defects = replace(config.defects, sources=_absolute(config.defects.sources))
         weights = _absolute(config.lpips_weights)
         return replace(self, settings=replace(config, data=data, defects=defects, lpips_weights=weights))

@@ -1,19 +1,21 @@
 """Look at every image before any training, and report everything at once."""
 
-import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from twostage.config import DataConfig
 from twostage.data.images import ImageInfo, probe_image, read_image, read_mask
 from twostage.data.layout import scan
+from twostage.data.prepared import pixel_digest
 from twostage.data.samples import Finding, ImageSet, Sample, finding_of, require_clean
 from twostage.errors import DataError
 
@@ -31,7 +33,11 @@ class _Inspection:
 
 
 def check_images(
-    config: DataConfig, *, patch_size: int, progress: Callable[[int, int], None] | None = None
+    config: DataConfig,
+    *,
+    patch_size: int,
+    progress: Callable[[int, int], None] | None = None,
+    trained: npt.NDArray[np.uint64] | None = None,
 ) -> list[Finding]:
     """Decode every image and mask of a data set and list all that is wrong, and what is worth knowing.
 
@@ -45,11 +51,15 @@ def check_images(
         config: what is looked at.
         patch_size: side of the training patches in pixels, after resizing.
         progress: called with the number of images done and in all, from this thread.
+        trained: digests of the training images, where those were looked at already (see ``twostage.data.prepared``):
+            only test images are looked at then.
 
     Raises:
         DataError: neither root nor manifest is given.
     """
     images, findings = scan(config)
+    if trained is not None:
+        images = replace(images, train=())
     samples = images.train + images.test
     inspections: list[_Inspection] = []
     known_infos: dict[ImageInfo, ImageInfo] = {}
@@ -64,6 +74,8 @@ def check_images(
     findings.extend(_too_few(config, images))
     findings.extend(_too_small(config, inspections, patch_size))
     findings.extend(_copies(inspections, trained={sample.path for sample in images.train}))
+    if trained is not None:
+        findings.extend(_trained_on(inspections, trained))
     findings.extend(_mixed(inspections, "sizes", lambda info: f"{info.width}x{info.height} pixels"))
     findings.extend(_mixed(inspections, "channels", lambda info: info.channels))
     findings.extend(_mixed(inspections, "bit depths", lambda info: f"{info.bits} bits"))
@@ -82,7 +94,7 @@ def _inspect(sample: Sample, max_pixels: int) -> _Inspection:
     found = _Inspection(sample)
     try:
         found.info = probe_image(sample.path, max_pixels=max_pixels)
-        found.digest = _digest(read_image(sample.path, color="gray", max_pixels=max_pixels))
+        found.digest = pixel_digest(read_image(sample.path, color="gray", max_pixels=max_pixels))
     except DataError as error:
         found.info = None
         found.findings.append(finding_of(sample.path, error))
@@ -94,12 +106,6 @@ def _inspect(sample: Sample, max_pixels: int) -> _Inspection:
         else:
             found.findings.extend(_about_mask(sample.mask, mask, sample.path, found.info))
     return found
-
-
-def _digest(image: Tensor) -> bytes:
-    digest = hashlib.blake2b(f"{image.dtype} {tuple(image.shape)}".encode(), digest_size=16)
-    digest.update(image.numpy().data)
-    return digest.digest()
 
 
 def _about_mask(path: Path, mask: Tensor, image_path: Path, info: ImageInfo | None) -> list[Finding]:
@@ -154,6 +160,17 @@ def _copies(inspections: Sequence[_Inspection], trained: set[Path]) -> Iterator[
                 yield Finding(path, f"{problem}; accepted: test images that were not trained on", fatal=True)
             else:
                 yield Finding(path, f"has the pixels of {first}", fatal=False)
+
+
+def _trained_on(inspections: Sequence[_Inspection], trained: npt.NDArray[np.uint64]) -> Iterator[Finding]:
+    """Test images with the pixels of a training image, by digests."""
+    digests = np.array([int.from_bytes(found.digest[:8], "little") for found in inspections], dtype=np.uint64)
+    for inspection, known in zip(inspections, np.isin(digests, trained).tolist(), strict=True):
+        if known and inspection.info is not None:
+            problem = "is a test image with the pixels of a training image"
+            yield Finding(
+                inspection.sample.path, f"{problem}; accepted: test images that were not trained on", fatal=True
+            )
 
 
 def _mixed(inspections: Sequence[_Inspection], what: str, value_of: Callable[[ImageInfo], str]) -> Iterator[Finding]:

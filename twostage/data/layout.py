@@ -21,6 +21,8 @@ _LITTER = ("thumbs.db", "desktop.ini")
 def find_samples(config: DataConfig) -> ImageSet:
     """List the images of ``config.root`` (MVTec layout) or ``config.manifest`` (CSV). No image is opened.
 
+    Where only ``config.shards`` is given, no image is listed.
+
     MVTec layout: ``train/good``, ``test/good``, ``test/<defect>``, ``ground_truth/<defect>/<stem>_mask.*`` or
     ``<stem>.*``. There may be no ``test`` (for training only) and no ``ground_truth`` (then no sample has a mask).
     Where there are masks, every defective image needs one. Every file is listed whatever its name ends in, except
@@ -50,6 +52,8 @@ def scan(config: DataConfig) -> tuple[ImageSet, list[Finding]]:
         return scan_manifest(config.manifest)
     if config.root is not None:
         return scan_folder(config.root)
+    if config.shards is not None:
+        return ImageSet(config.shards.resolve().name, (), ()), []
     raise DataError("no data given; accepted: data.root (a folder in MVTec layout) or data.manifest (a CSV file)")
 
 

@@ -1,6 +1,7 @@
 """Hold out normal images for validation."""
 
 import hashlib
+import heapq
 from collections.abc import Sequence
 
 from twostage.data.samples import Sample
@@ -8,13 +9,13 @@ from twostage.errors import ConfigError, DataError
 
 
 def split_validation(
-    samples: Sequence[Sample], fraction: float, seed: int
+    samples: Sequence[Sample], fraction: float, seed: int, limit: int | None = None
 ) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
     """Split normal training images into those that train and those that validate.
 
     Images are ranked by a hash of their file name (without its folders) and the seed, and the first ``fraction`` of
-    them, rounded, validates: at least one, and all but one at most. So the split does not depend on the order of the
-    files or where they lie, and one more file moves at most one other from side to side.
+    them, rounded, validates: at least one, and at most ``limit`` and all but one. So the split does not depend on the
+    order of the files or where they lie, and one more file moves at most one other from side to side.
 
     Returns:
         Train and validation samples, each in the order given.
@@ -27,9 +28,13 @@ def split_validation(
         raise ConfigError(f"data.validation_fraction is {fraction!r}; accepted: between 0 and 1")
     if len(samples) < 2:
         raise DataError(f"{len(samples)} training images; accepted: at least 2 (one trains, one validates)")
-    held_out = min(max(1, int(len(samples) * fraction + 0.5)), len(samples) - 1)
-    ranked = sorted(range(len(samples)), key=lambda index: (_rank(samples[index], seed), str(samples[index].path)))
-    chosen = set(ranked[:held_out])
+    most = len(samples) - 1 if limit is None else min(limit, len(samples) - 1)
+    held_out = min(max(1, int(len(samples) * fraction + 0.5)), most)
+    chosen = set(
+        heapq.nsmallest(
+            held_out, range(len(samples)), key=lambda index: (_rank(samples[index], seed), str(samples[index].path))
+        )
+    )
     train = tuple(sample for index, sample in enumerate(samples) if index not in chosen)
     return train, tuple(samples[index] for index in sorted(chosen))
 

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from twostage.data.patches import PatchStore
+from twostage.data.patches import Patches
 from twostage.defects.sampler import DefectSampler
 
 CAPTIONS = ("normal", "defective", "opacity")
@@ -17,7 +17,7 @@ _GROUP_GAP = 24
 _CAPTION_HEIGHT = 18
 
 
-def contact_sheet(store: PatchStore, sampler: DefectSampler, *, samples: int, epoch: int) -> Tensor:
+def contact_sheet(store: Patches, sampler: DefectSampler, *, samples: int, epoch: int) -> Tensor:
     """The first samples of an epoch as a training stage with defects sees them.
 
     Every sample is a row: the normal patch, the patch with its defects, and their opacity (white where the cut-out
@@ -38,7 +38,7 @@ def contact_sheet(store: PatchStore, sampler: DefectSampler, *, samples: int, ep
     """
     if samples < 1:
         raise ValueError(f"samples is {samples}; accepted: at least 1")
-    chosen = store.epoch_order(epoch)[:samples]
+    chosen = store.samples_at(torch.arange(min(samples, store.patches_per_epoch)), epoch)
     normal = store.patches(chosen, epoch)
     defective, opacity = sampler.paste(normal, sampler.draw(chosen, store.image_of(chosen), epoch))
     rows = [

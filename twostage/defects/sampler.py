@@ -70,7 +70,8 @@ class DefectSampler:
     def draw(self, samples: Tensor, images: Tensor, epoch: int) -> Polygons:
         """The defects of the given sample numbers, int64 [B], cut from the given images of the pool's targets."""
         config, device = self.config, self.pool.values.device
-        samples, images = samples.to(device), images.to(device)
+        candidates = self.pool.candidates_of(images)
+        samples = samples.to(device)
         slots = config.max_defects
         counts = uniform(samples, 2, seed=self.seed, stream=_COUNT_STREAM, epoch=epoch)
         wanted = torch.where(counts[:, 0] < config.probability, 1 + (counts[:, 1] * slots).long(), 0)
@@ -79,9 +80,8 @@ class DefectSampler:
         slot_samples = (samples.unsqueeze(1) * slots + slot).flatten()
         u = uniform(slot_samples, _DRAWS, seed=self.seed, stream=_DEFECT_STREAM, epoch=epoch)
         vertices, vertex_count, centre, half_length = self._shape(u)
-        candidates = self.pool.nearest[images.repeat_interleave(slots)]
-        rank = (u[:, 6:7] * candidates.shape[1]).long()
-        source = candidates.gather(1, rank).squeeze(1)
+        rank = (u[:, 6] * candidates.shape[1]).long().view(-1, slots)
+        source = candidates.gather(1, rank).flatten()
         transform, mean = self._cut(u, source, centre, half_length)
         gain, offset = self._color(u, mean)
         noisy = config.edge_amplitude[1] > 0

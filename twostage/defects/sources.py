@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from copy import copy
-from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from twostage.config import DataConfig
 from twostage.data import read_image, require_clean, resize_shorter_side
-from twostage.data.patches import to_unit_range
+from twostage.data.packing import pack, to_unit_range
 from twostage.data.samples import finding_of
 from twostage.errors import DataError
 
@@ -69,6 +68,10 @@ class SourcePool:
         self.values, self.layout = pack(images)
         self.means = torch.stack([F.adaptive_avg_pool2d(to_unit_range(image), MEAN_GRID) for image in images])
 
+    def candidates_of(self, images: Tensor) -> Tensor:
+        """The sources of each of the given targets, nearest first: int64 [B] -> int64 [B, candidates]."""
+        return self.nearest[images.to(self.nearest.device)]
+
     def to(self, device: torch.device) -> "SourcePool":
         """The pool with its tensors on ``device``."""
         moved = copy(self)
@@ -99,42 +102,6 @@ def rank(targets: Tensor, sources: Tensor, count: int, *, leave_out_own: bool) -
             distance.diagonal(first).fill_(torch.inf)
         nearest.append(distance.topk(count, dim=1, largest=False).indices)
     return torch.cat(nearest)
-
-
-def pack(images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Images [C, H, W] one behind the other, [N], and where they lie, int64 [S, 3]: offset, height, width.
-
-    Images that lie in one piece of memory already (:func:`into_one_piece`) are not copied.
-    """
-    first = images[0]
-    pieces = {image.untyped_storage().data_ptr() for image in images}
-    if len(pieces) == 1 and all(image.is_contiguous() for image in images):
-        offsets = [int(image.storage_offset()) for image in images]
-        values = first.new_empty(0).set_(first.untyped_storage())
-    else:
-        if any(image.dtype != torch.uint8 for image in images):
-            images = [to_unit_range(image) for image in images]
-        offsets = [0, *accumulate(image.numel() for image in images)][:-1]
-        values = torch.cat([image.flatten() for image in images])
-    layout = [(offset, image.shape[1], image.shape[2]) for offset, image in zip(offsets, images, strict=True)]
-    return values, torch.tensor(layout, dtype=torch.int64)
-
-
-def into_one_piece(images: list[Tensor]) -> list[Tensor]:
-    """The same images in one piece of memory. Empties the list, so that memory does not hold them twice."""
-    if not images:
-        return []
-    integers = all(image.dtype == torch.uint8 for image in images)
-    values = torch.empty(sum(image.numel() for image in images), dtype=torch.uint8 if integers else torch.float32)
-    placed = []
-    offset = 0
-    images.reverse()
-    while images:
-        image = images.pop()
-        place = values[offset : offset + image.numel()].view(image.shape)
-        offset += image.numel()
-        placed.append(place.copy_(image if integers else to_unit_range(image)))
-    return placed
 
 
 def load_sources(folder: Path, config: DataConfig, color: Literal["gray", "rgb"], *, smallest: int) -> list[Tensor]:

@@ -37,12 +37,21 @@ def make_sampler(config: DefectConfig, images: Sequence[Tensor], seed: int = 0) 
     return DefectSampler(config, SourcePool(images, None, config.candidates), PATCH, seed)
 
 
+class DoublePatches(PatchStore):
+    """Patches in float64: sums taken in another order then give other digits far behind those that are compared."""
+
+    def patches(self, samples: Tensor, epoch: int) -> Tensor:
+        return super().patches(samples, epoch).double()
+
+
 def make_trainer(
     images: Sequence[Tensor] | None = None,
     *,
     stages: Sequence[StageConfig] = STAGES,
     lpips: PerceptualDistance | None = None,
     fingerprint: dict[str, Any] | None = None,
+    batch_size: int = 2,
+    double: bool = False,
 ) -> Trainer:
     """With the default images and stages: 2 steps in an epoch, 4 in a stage, 8 in all."""
     images = make_images() if images is None else images
@@ -50,12 +59,12 @@ def make_trainer(
         torch.manual_seed(0)
         model = Autoencoder(images[0].shape[0], MODEL)
     return Trainer(
-        model,
+        model.double() if double else model,
         stages,
-        PatchStore(images, PATCH, 0),
+        (DoublePatches if double else PatchStore)(images, PATCH, 0),
         make_sampler(DefectConfig(), images),
         lpips,
-        batch_size=2,
+        batch_size=batch_size,
         names=[f"image-{index}.png" for index in range(len(images))],
         fingerprint={"seed": 0, "stage": {"epochs": 2}} if fingerprint is None else fingerprint,
     )

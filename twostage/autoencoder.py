@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from twostage.config import ModelConfig
+from twostage.distributed import BatchNorm
 
 # Encoder layers of AE-SSIM (Bergmann et al. 2018, Table 1): output channels, kernel, stride. The latent layer follows.
 ENCODER_LAYERS = ((32, 4, 2), (32, 4, 2), (32, 3, 1), (64, 4, 2), (64, 3, 1), (128, 4, 2), (64, 3, 1), (32, 3, 1))
@@ -15,7 +16,7 @@ LEAKY_SLOPE = 0.2
 
 
 def _block(layer: nn.Module, channels: int) -> nn.Sequential:
-    return nn.Sequential(layer, nn.BatchNorm2d(channels), nn.LeakyReLU(LEAKY_SLOPE))
+    return nn.Sequential(layer, BatchNorm(channels), nn.LeakyReLU(LEAKY_SLOPE))
 
 
 class Autoencoder(nn.Module):

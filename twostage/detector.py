@@ -15,9 +15,10 @@ from twostage.configfile import config_from_dict, config_to_dict
 from twostage.data import Sample, read_image, read_mask, resize_shorter_side
 from twostage.data.packing import to_unit_range
 from twostage.devices import choose_device
+from twostage.distributed import current_ranks, from_all
 from twostage.errors import CheckpointError, ConfigError, DataError, OutputError
 from twostage.evaluation import Evaluation, Evaluator
-from twostage.fitting import Fitted, fit
+from twostage.fitting import Fitted, Resume, fit
 from twostage.lpips import LPIPS, load_lpips_weights
 from twostage.progress import Progress
 from twostage.run_folder import RunFolder
@@ -59,17 +60,20 @@ class Detector:
         config: Config,
         *,
         run: Path | None = None,
-        resume: bool = False,
+        resume: Resume = False,
         overwrite: bool = False,
         lpips: LPIPS | None = None,
         progress: Progress | None = None,
     ) -> "Detector":
         """Check the data, train through both stages, choose score map and threshold on held-out normals.
 
+        Processes that `torchrun` started share the work; each of them gets the same detector.
+
         Args:
             config: everything the result depends on.
             run: folder for the configuration, checkpoints and the history; None trains without.
-            resume: continue the run in ``run`` from its newest intact checkpoint, or from the start if it has none.
+            resume: continue the run in ``run`` from its newest intact checkpoint, or from the start if it has none;
+                "auto" does so where ``run`` holds a run, and else starts one.
             overwrite: replace an earlier run in ``run``.
             lpips: the perceptual network, where the caller has it loaded already.
             progress: is told how far the work is.
@@ -145,9 +149,13 @@ class Detector:
     ) -> Evaluation:
         """Metrics over test images, at the resolution of their files.
 
+        Processes that work together (see ``twostage.distributed``) share the images; each gets the metrics of all, the
+        same in every bit as those of one process.
+
         Args:
             samples: test images of any kinds, with masks where they are known.
-            on_prediction: is called with every sample, its prediction and its mask (bool, at the file's resolution).
+            on_prediction: is called with every sample of this process, its prediction and its mask (bool, at the file's
+                resolution).
 
         Raises:
             DataError: an image or a mask cannot be read or does not fit, as for :meth:`predict`.
@@ -155,7 +163,8 @@ class Detector:
         progress = progress or Progress()
         evaluator = Evaluator()
         limit = self.config.data.max_pixels
-        for done, sample in enumerate(samples, start=1):
+        own: Sequence[Sample] = current_ranks().share(samples)
+        for done, sample in enumerate(own, start=1):
             image = read_image(sample.path, color=self.color, max_pixels=limit)
             mask = None if sample.mask is None else read_mask(sample.mask, max_pixels=limit)
             prediction = self._predict(image, str(sample.path))
@@ -163,8 +172,11 @@ class Detector:
             evaluator.add(full, mask, prediction.score, sample.kind, name=f"{sample.kind}/{sample.path.name}")
             if on_prediction is not None:
                 on_prediction(sample, prediction, mask)
-            progress.update("evaluating", done, len(samples))
-        return evaluator.result()
+            progress.update("evaluating", done, len(own))
+        everything = Evaluator()
+        for part in from_all(evaluator):
+            everything.merge(part)
+        return everything.result()
 
     def save(self, folder: Path) -> Path:
         """Write the detector to a folder (safetensors and JSON, atomically); returns the path for :meth:`load`.

@@ -1,18 +1,22 @@
 """Where the work runs."""
 
+import os
+
 import torch
 
 from twostage.errors import ConfigError
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called ``name``; "auto" is the first GPU where there is one, else the CPU.
+    """The device called ``name``; "auto" is a GPU where there is one, else the CPU.
+
+    Of the processes that `torchrun` started on this machine, each gets a GPU of its own (LOCAL_RANK).
 
     Raises:
         ConfigError: there is no such device here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return own_gpu() if torch.cuda.is_available() else torch.device("cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -22,3 +26,9 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"device is {name!r}, and {torch.cuda.device_count()} CUDA devices are here; accepted: cpu")
     return device
+
+
+def own_gpu() -> torch.device:
+    """The first GPU, or with several processes on this machine the one that is this process's."""
+    rank = os.environ.get("LOCAL_RANK")
+    return torch.device("cuda") if rank is None else torch.device("cuda", int(rank) % torch.cuda.device_count())

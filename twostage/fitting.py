@@ -12,6 +12,7 @@ from twostage.calibration import Calibration, calibrate
 from twostage.config import Config
 from twostage.configfile import described
 from twostage.devices import choose_device
+from twostage.distributed import current_ranks, from_first, joined, wait_for_all
 from twostage.history import History
 from twostage.lpips import LPIPS, load_lpips_weights
 from twostage.progress import Progress
@@ -22,6 +23,8 @@ from twostage.training_images import TrainingImages
 
 # What may change between the parts of a resumed run.
 _NOT_IN_FINGERPRINT = ("checkpoint_every", "device", "lpips_weights", "scoring", "data.home", "data.cache")
+
+Resume = bool | Literal["auto"]
 
 
 @dataclass(frozen=True)
@@ -38,30 +41,58 @@ class Fitted:
 
 
 def fit(
-    config: Config, *, run: RunFolder | None, resume: bool, overwrite: bool, lpips: LPIPS | None, progress: Progress
+    config: Config,
+    *,
+    run: RunFolder | None,
+    resume: Resume,
+    overwrite: bool,
+    lpips: LPIPS | None,
+    progress: Progress,
 ) -> Fitted:
     """See :meth:`twostage.Detector.fit`."""
     device = choose_device(config.device)
+    with joined(device) as ranks:
+        if not ranks.first:
+            progress = Progress()
+        return _fit(config, run, resume, overwrite, lpips, progress, device)
+
+
+def _fit(
+    config: Config,
+    run: RunFolder | None,
+    resume: Resume,
+    overwrite: bool,
+    lpips: LPIPS | None,
+    progress: Progress,
+    device: torch.device,
+) -> Fitted:
+    ranks = current_ranks()
+    if resume == "auto":
+        resume = from_first(run is not None and run.config.is_file())
     if run is not None and resume:
         run.require_run()
-    if run is not None and not resume:
+    if run is not None and not resume and ranks.first:
         run.require_usable(overwrite=overwrite)
     if lpips is None and config.uses_lpips:
         lpips = LPIPS(load_lpips_weights(config.lpips_weights))
     lpips = lpips.to(device) if lpips is not None and config.uses_lpips else None
 
     images = TrainingImages.load(config, progress, device)
+    wait_for_all()
 
     trainer = _trainer(config, images, lpips, device)
-    if run is not None and not resume:
+    if run is not None and not resume and ranks.first:
         # Not before the data has proved usable: an earlier run is replaced by one that can train.
         run.open_new(config, overwrite=overwrite)
     if run is not None and resume:
         for message in trainer.resume(run.checkpoints):
             progress.note(f"passed over a damaged checkpoint: {message}")
-        run.record(config)
+        if ranks.first:
+            run.record(config)
         progress.note(f"resuming at step {trainer.step} of {trainer.total_steps}")
-    history = History(run.history, trainer.total_steps, trainer.step) if run is not None else None
+    history = None
+    if run is not None and ranks.first:
+        history = History(run.history, trainer.total_steps, trainer.step)
     trainer.run(
         checkpoints=None if run is None else run.checkpoints,
         checkpoint_every=config.checkpoint_every,

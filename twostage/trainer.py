@@ -1,5 +1,7 @@
 """The training loop: both stages, checkpoints, exact resumption."""
 
+import inspect
+import math
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +12,8 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Adam
 
 from twostage.autoencoder import Autoencoder
@@ -18,8 +21,9 @@ from twostage.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from twostage.config import StageConfig
 from twostage.data.patches import Patches
 from twostage.defects import DefectSampler
-from twostage.errors import CheckpointError, NonFiniteLossError
-from twostage.losses import PerceptualDistance, ReconstructionLoss, sigma_at
+from twostage.distributed import current_ranks, from_all, sums
+from twostage.errors import CheckpointError, ConfigError, NonFiniteLossError
+from twostage.losses import LossParts, PerceptualDistance, ReconstructionLoss, sigma_at
 
 _OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq")
 # Batches that are read from a disk before they are needed.
@@ -53,7 +57,10 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 class Trainer:
-    """Trains an autoencoder through its stages on patches in memory.
+    """Trains an autoencoder through its stages.
+
+    Where several processes work together, each takes its share of every batch; the weights are those of one process, to
+    rounding. The first writes.
 
     Args:
         model: on its device, in the weights to start from.
@@ -61,9 +68,12 @@ class Trainer:
         store: the normal patches.
         defects: for the stages whose inputs are defective.
         lpips: for the losses that need it.
-        batch_size: patches in a step.
+        batch_size: patches in a step, of all processes together.
         names: of the store's images, for error messages.
         fingerprint: JSON-able; a checkpoint resumes only where it is equal.
+
+    Raises:
+        ConfigError: the processes cannot share a batch evenly.
     """
 
     def __init__(
@@ -87,10 +97,16 @@ class Trainer:
         self.batch_size = min(batch_size, store.patches_per_epoch)
         self.names = names
         self.fingerprint = fingerprint
+        self.ranks = current_ranks()
+        if self.batch_size % self.ranks.size:
+            raise ConfigError(
+                f"a batch has {self.batch_size} patches; accepted: a multiple of the {self.ranks.size} processes"
+            )
         self.steps_in_epoch = store.patches_per_epoch // self.batch_size
         self.step = 0
         self._optimizer: Adam | None = None
         self._read_until = -1
+        self._parallel: nn.Module | None = None
 
     @property
     def total_steps(self) -> int:
@@ -116,29 +132,46 @@ class Trainer:
     ) -> None:
         """Train from the current step to the end.
 
-        Checkpoints are written to ``checkpoints`` every ``checkpoint_every`` steps, at the end, and on Ctrl-C.
+        Checkpoints are written to ``checkpoints`` every ``checkpoint_every`` steps, at the end, on Ctrl-C and when the
+        process is asked to end (SIGTERM).
 
         Raises:
             NonFiniteLossError: the loss or a weight became NaN or infinite; the last checkpoint is from before that.
-            TrainingInterrupted: Ctrl-C; the finished steps were saved.
+            TrainingInterrupted: Ctrl-C or SIGTERM, in any of the processes; the finished steps were saved.
         """
         self.model.train()
+        self._parallel = self._among_ranks()
         saved = self.step
+        stopping = False
         with _interrupt_flag() as interrupted:
-            while self.step < self.total_steps and not interrupted.is_set():
-                report = self._train_step()
+            while self.step < self.total_steps and not stopping:
+                report, stopping = self._train_step(interrupted)
                 self.step += 1
                 if on_step is not None:
                     on_step(report)
+                if self.ranks.size == 1:
+                    stopping = interrupted.is_set()
                 if checkpoints is not None and self.step % checkpoint_every == 0:
                     self.save(checkpoints)
                     saved = self.step
             if checkpoints is not None and saved < self.step:
                 self.save(checkpoints)
-        if interrupted.is_set():
+        if stopping:
             raise TrainingInterrupted(f"training stopped after step {self.step} of {self.total_steps}")
 
-    def _train_step(self) -> StepReport:
+    def _among_ranks(self) -> nn.Module:
+        """The model; with several processes, one whose gradients are averaged over them."""
+        if self.ranks.size == 1:
+            return self.model
+        # The running statistics are equal anyway: they are those of the whole batch. Newer versions of torch call the
+        # option by another name.
+        names = inspect.signature(DistributedDataParallel).parameters
+        options: dict[str, Any] = {name: False for name in ("forward_sync_buffers",) if name in names}
+        return DistributedDataParallel(self.model, **(options or {"broadcast_buffers": False}))
+
+    def _train_step(self, interrupted: threading.Event) -> tuple[StepReport, bool]:
+        """One step, and whether one of the processes was asked to stop meanwhile."""
+        assert self._parallel is not None
         moment = self.moment_of(self.step)
         stage = self.stages[moment.stage]
         if self._optimizer is None or moment.starts_stage:
@@ -151,16 +184,22 @@ class Trainer:
             polygons = self.defects.draw(samples, self.store.image_of(samples), moment.epoch)
             inputs, _ = self.defects.paste(normal, polygons)
         sigma = sigma_at(stage.loss, moment.step_in_epoch, self.steps_in_epoch)
-        prediction = self.model(inputs)
+        prediction = self._parallel(inputs)
         window = torch.tensor(sigma, device=self.device)
         loss = self.losses[moment.stage](prediction, normal, window)
-        value = loss.total.item()
-        if not torch.isfinite(loss.total):
-            raise NonFiniteLossError(self._describe_failure(value, loss.terms, sigma, samples))
+        value, terms, stopping = self._agree(loss, interrupted.is_set())
+        if not math.isfinite(value):
+            raise NonFiniteLossError(self._describe_failure(value, terms, sigma, moment))
         self._optimizer.zero_grad()
         torch.autograd.backward(loss.total)
         self._optimizer.step()
-        return StepReport(self.step, moment, sigma, value, {name: term.item() for name, term in loss.terms.items()})
+        return StepReport(self.step, moment, sigma, value, terms), stopping
+
+    def _agree(self, loss: LossParts, stopping: bool) -> tuple[float, dict[str, float], bool]:
+        """The loss and its terms over the whole batch, and whether any process wants to stop."""
+        own = [loss.total.item(), *(term.item() for term in loss.terms.values()), float(stopping)]
+        value, *terms, wanted = (total / self.ranks.size for total in sums(own))
+        return value, dict(zip(loss.terms, terms, strict=True)), wanted > 0
 
     def _read_ahead(self) -> None:
         last = min(self.step + _BATCHES_AHEAD, self.total_steps - 1)
@@ -170,22 +209,30 @@ class Trainer:
         self._read_until = last
 
     def _samples(self, moment: Moment) -> Tensor:
+        """This process's share of a batch."""
+        own: Tensor = self.ranks.share(self._batch(moment))
+        return own
+
+    def _batch(self, moment: Moment) -> Tensor:
         first = moment.step_in_epoch * self.batch_size
         return self.store.samples_at(torch.arange(first, first + self.batch_size), moment.epoch)
 
     def _new_optimizer(self, stage: StageConfig) -> Adam:
         return Adam(self.model.parameters(), lr=stage.learning_rate, fused=True)
 
-    def _describe_failure(self, value: float, terms: dict[str, Tensor], sigma: float, samples: Tensor) -> str:
-        parts = ", ".join(f"{name} {term.item()}" for name, term in terms.items())
-        images = ", ".join(sorted({self.names[index] for index in self.store.image_of(samples).tolist()}))
+    def _describe_failure(self, value: float, terms: dict[str, float], sigma: float, moment: Moment) -> str:
+        parts = ", ".join(f"{name} {term}" for name, term in terms.items())
+        owners = self.store.image_of(self._batch(moment)).tolist()
+        images = ", ".join(sorted({self.names[index] for index in owners}))
         return (
             f"the loss is {value} ({parts}) at step {self.step}, sigma {sigma:g}; the batch came from {images}. "
             "The last checkpoint is intact. Look at these images, or train anew with a smaller learning rate"
         )
 
-    def save(self, folder: Path) -> Path:
+    def save(self, folder: Path) -> None:
         """Write a checkpoint from which :meth:`resume` continues bit for bit (on a CPU with as many threads).
+
+        With several processes all have to call it, and the first writes. Any number of them can resume.
 
         Raises:
             NonFiniteLossError: a weight or a moment of the optimiser is NaN or infinite; nothing was written.
@@ -201,7 +248,8 @@ class Trainer:
                 f"{len(broken)} tensors are not finite after step {self.step - 1}, the first is {broken[0]}. "
                 "The last checkpoint is intact. Train anew with a smaller learning rate"
             )
-        return save_checkpoint(folder, Checkpoint(self.step, tensors, {"fingerprint": self.fingerprint}))
+        if self.ranks.first:
+            save_checkpoint(folder, Checkpoint(self.step, tensors, {"fingerprint": self.fingerprint}))
 
     def resume(self, folder: Path) -> list[str]:
         """Continue from the newest intact checkpoint in ``folder``; where nothing was saved yet, from the start.
@@ -211,9 +259,10 @@ class Trainer:
 
         Raises:
             CheckpointError: every checkpoint is damaged, or the newest belongs to another configuration or is no
-                training checkpoint.
+                training checkpoint; or several processes see different ones.
         """
         if not _holds_checkpoints(folder):
+            self._require_agreement(folder)
             return []
         latest = latest_checkpoint(folder)
         checkpoint = latest.checkpoint
@@ -225,11 +274,20 @@ class Trainer:
             changes = "; ".join(f"{key} was {saved.get(key)!r}, is {own.get(key)!r}" for key in differing)
             raise CheckpointError(f"{folder} holds a run of another configuration: {changes}. Accepted: the same one")
         self.step = checkpoint.step
+        self._require_agreement(folder)
         weights = {name[6:]: value for name, value in checkpoint.tensors.items() if name.startswith("model.")}
         self.model.load_state_dict(weights)
         if self.step < self.total_steps:
             self._restore_optimizer(checkpoint.tensors)
         return [str(error) for error in latest.damaged]
+
+    def _require_agreement(self, folder: Path) -> None:
+        steps = from_all(self.step)
+        if len(set(steps)) > 1:
+            raise CheckpointError(
+                f"the processes see other checkpoints in {folder}: steps {sorted(set(steps))}; accepted: a folder that "
+                "all machines share"
+            )
 
     def _restore_optimizer(self, tensors: dict[str, Tensor]) -> None:
         self._optimizer = self._new_optimizer(self.stages[self.moment_of(self.step).stage])
@@ -261,19 +319,20 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 @contextmanager
 def _interrupt_flag() -> Iterator[threading.Event]:
-    """Ctrl-C sets the flag, so that a step is never cut in half; a second Ctrl-C interrupts at once."""
+    """Ctrl-C and SIGTERM set the flag, so that a step is never cut in half; a second Ctrl-C interrupts at once."""
     interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield interrupted
         return
 
-    def on_interrupt(number: int, frame: FrameType | None) -> None:
-        if interrupted.is_set():
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if interrupted.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         interrupted.set()
 
-    previous = signal.signal(signal.SIGINT, on_interrupt)
+    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield interrupted
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -27,6 +27,7 @@ from twostage.data.shards import open_shards
 from twostage.defects import DefectSampler, SourcePool
 from twostage.defects.sampled_pool import SampledPool, evenly_spread, most_sources
 from twostage.defects.sources import describe, load_sources
+from twostage.distributed import current_ranks
 from twostage.errors import DataError
 from twostage.progress import Progress
 
@@ -222,6 +223,9 @@ def _sources(config: Config, color: Color, device: torch.device) -> list[Tensor]
 
 
 def _checked(config: Config, progress: Progress, trained: npt.NDArray[np.uint64] | None = None) -> list[Finding]:
+    """What is wrong with the data; of several processes the first looks, and a failure of one ends all."""
+    if not current_ranks().first:
+        return []
     return check_images(
         config.data,
         patch_size=config.model.patch_size,

@@ -9,9 +9,11 @@ import tyro
 
 from twostage.cli.interruption import stopping
 from twostage.cli.outcome import Outcome, evaluate, metrics_table, write_evaluation, write_page
-from twostage.cli.terminal import TerminalProgress, print_result
+from twostage.cli.terminal import TerminalProgress, print_result, progress_of
 from twostage.data import ImageSet, find_samples
 from twostage.detector import Detector
+from twostage.devices import choose_device
+from twostage.distributed import joined
 from twostage.errors import ConfigError, DataError, OutputError
 from twostage.run_folder import RunFolder
 
@@ -50,7 +52,11 @@ class Evaluate:
             Stopped: by Ctrl-C.
         """
         run = RunFolder(self.run)
-        with stopping(lambda: "Nothing was changed."), TerminalProgress() as progress:
+        with (
+            joined(choose_device(self.device)) as ranks,
+            stopping(lambda: "Nothing was changed."),
+            progress_of(ranks) as progress,
+        ):
             detector = load_run(run, lpips_weights=self.lpips_weights, device=self.device)
             images = self._images(detector)
             if not images.test:
@@ -63,6 +69,8 @@ class Evaluate:
                 progress=progress,
                 training_seconds=_training_seconds(run),
             )
+            if not ranks.first:
+                return 0
             write_outcome(folder, outcome, detector, run)
         assert outcome.evaluation is not None
         print_result(metrics_table(outcome.evaluation, detector.calibration.threshold))

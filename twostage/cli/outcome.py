@@ -18,6 +18,7 @@ from twostage.cli.environment import peak_memory, versions
 from twostage.configfile import config_to_dict, config_to_toml
 from twostage.data import GOOD, Sample
 from twostage.detector import Detector, Prediction
+from twostage.distributed import current_ranks
 from twostage.evaluation import Evaluation, Metrics
 from twostage.files import write_text_atomic
 from twostage.history import read_history
@@ -91,6 +92,9 @@ def evaluate(
     }
     if every > 1:
         notes = (*notes, f"Of {len(samples)} test images, {len(shown)} are shown; the figures are of all.")
+    size = current_ranks().size
+    if size > 1:
+        notes = (*notes, f"{size} processes evaluated; the pictures are those of the first: every {size}th image.")
     return Outcome(evaluation, values, page, tuple(notes))
 
 

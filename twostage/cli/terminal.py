@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console, RenderableType
@@ -10,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from twostage.distributed import Ranks
 from twostage.progress import Progress
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -68,6 +70,16 @@ class TerminalProgress(Progress):
 
     def _line(self, message: str) -> None:
         self.console.print(Text(message), soft_wrap=True)
+
+
+@contextmanager
+def progress_of(ranks: Ranks) -> Iterator[Progress]:
+    """Progress on the terminal for the first of several processes that work together; the others are silent."""
+    if not ranks.first:
+        yield Progress()
+        return
+    with TerminalProgress() as progress:
+        yield progress
 
 
 class _Running:

@@ -1,5 +1,6 @@
 """twostage train"""
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,15 @@ import tyro
 from twostage.cli.interruption import command_line, stopping
 from twostage.cli.outcome import evaluate, metrics_table, write_evaluation, write_page
 from twostage.cli.settings import Configured, Preset
-from twostage.cli.terminal import TerminalProgress, print_result
+from twostage.cli.terminal import print_result, progress_of
 from twostage.config import Config
 from twostage.configfile import load_config
 from twostage.data import find_samples
 from twostage.detector import Detector
+from twostage.devices import choose_device
+from twostage.distributed import joined
 from twostage.errors import ConfigError
+from twostage.fitting import Resume
 from twostage.run_folder import RunFolder
 
 
@@ -34,6 +38,9 @@ class Train(Configured):
     flags change both."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """Continue the run, with its own settings where no --config is given."""
+    auto_resume: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Continue the run where RUN holds one, else start it: for launchers that give the same command again after a
+    failure. torchrun's own restarts do so without the flag."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace an earlier run."""
 
@@ -51,15 +58,21 @@ class Train(Configured):
             TwostageError: as :meth:`twostage.Detector.fit`.
             Stopped: by Ctrl-C.
         """
-        if self.resume and self.overwrite:
-            raise ConfigError("--resume and --overwrite are given; accepted: one of them")
+        if sum((self.resume, self.auto_resume, self.overwrite)) > 1:
+            raise ConfigError("--resume, --auto-resume, --overwrite: several are given; accepted: one of them")
         run = RunFolder(self.run)
-        with stopping(self._how_to_go_on), TerminalProgress() as progress:
+        with (
+            joined(choose_device(self.settings.device)) as ranks,
+            stopping(self._how_to_go_on),
+            progress_of(ranks) as progress,
+        ):
             started = time.perf_counter()
-            detector = Detector.fit(
-                self.settings, run=self.run, resume=self.resume, overwrite=self.overwrite, progress=progress
-            )
-            detector.save(run.detector)
+            restarted = self.auto_resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+            resume: Resume = "auto" if restarted else self.resume
+            overwrite = self.overwrite and not restarted
+            detector = Detector.fit(self.settings, run=self.run, resume=resume, overwrite=overwrite, progress=progress)
+            if ranks.first:
+                detector.save(run.detector)
             outcome = evaluate(
                 detector,
                 find_samples(self.settings.data).test,
@@ -67,6 +80,8 @@ class Train(Configured):
                 progress=progress,
                 training_seconds=time.perf_counter() - started,
             )
+            if not ranks.first:
+                return 0
             write_evaluation(run.evaluation, outcome)
             write_page(run.report, outcome, detector, run.history)
         if outcome.evaluation is not None:

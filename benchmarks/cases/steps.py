@@ -88,7 +88,7 @@ def _train(trainer: Trainer) -> float:
 def _first_loss(task: str, trainer: Trainer) -> float:
     """In float64, by the reference and nothing of the trainer."""
     stage = STAGES[task]
-    samples = trainer.store.epoch_order(0)[: trainer.batch_size]
+    samples = trainer.store.samples_at(torch.arange(trainer.batch_size), 0)
     normal = trainer.store.patches(samples, 0)
     inputs = normal
     if stage.defective:

@@ -59,4 +59,19 @@ class TritonKernel(Kernel):
     stages: int = 3
 
 
-KERNELS: tuple[CudaKernel | TritonKernel, ...] = ()
+KERNELS: tuple[CudaKernel | TritonKernel, ...] = tuple(
+    CudaKernel(
+        # All branches of the loop over rows count, also those for other types of images and for seldom work.
+        name=f"similarity with gradient, {form}, every branch",
+        entry="score_strips",
+        variant=variant,
+        source="csrc/cuda/strips_float.cu",
+        flags=("-std=c++17", "-O3", "-ftz=true"),
+        threads=128,
+        pixels=256 * 128,
+        turns=(3, 128 + 21),
+        dynamic_shared_bytes=44 * 1024,
+        least_bytes=12,
+    )
+    for form, variant in (("additive", "IfLi2ELb1ELb1ELb0"), ("product", "IfLi2ELb0ELb1ELb0"))
+)

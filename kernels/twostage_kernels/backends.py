@@ -1,7 +1,7 @@
 """Which implementation of an op runs. ``auto`` takes the first that is available; a named one must be."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,19 +20,32 @@ class Backend:
     devices: tuple[str, ...] | None = None  # types of torch.device; None is every one
     # Why the similarity of such images with such settings is beyond it; None where it is not.
     objection: Callable[[Tensor, Settings], str | None] | None = None
+    # Why no device of a type can be used here, of the types that are asked about; None where one can.
+    obstacles: Mapping[str, Callable[[], str | None]] = field(default_factory=dict)
 
     def runs_on(self, kind: str) -> bool:
-        return self.devices is None or kind in self.devices
+        if self.devices is not None and kind not in self.devices:
+            return False
+        return kind not in self.obstacles or self.obstacles[kind]() is None
 
 
-def _native(implementation: Implementation) -> dict[str, Backend]:
-    return {"native": Backend(implementation, ("cpu",))} if native.unavailable is None else {}
+def _native(
+    implementation: Implementation,
+    devices: tuple[str, ...] = ("cpu",),
+    objection: Callable[[Tensor, Settings], str | None] | None = None,
+) -> dict[str, Backend]:
+    if native.unavailable is not None:
+        return {}
+    return {"native": Backend(implementation, devices, objection, {"cuda": native.why_no_cuda})}
+
+
+_NATIVE_SIMILARITY = _native(native.similarity, ("cpu", "cuda"), native.objection)
 
 
 # For each op its backends, fastest first.
 _BACKENDS: dict[str, dict[str, Backend]] = {
-    "aw_ssim": {**_native(native.similarity), "reference": Backend(reference.similarity)},
-    "ssim": {**_native(native.similarity), "reference": Backend(reference.similarity)},
+    "aw_ssim": {**_NATIVE_SIMILARITY, "reference": Backend(reference.similarity)},
+    "ssim": {**_NATIVE_SIMILARITY, "reference": Backend(reference.similarity)},
     "paste_defects": {**_native(native.paste_defects), "reference": Backend(reference.paste_defects)},
 }
 OPS = tuple(_BACKENDS)
@@ -56,6 +69,9 @@ def why_unavailable(op: str, backend: str, device: torch.device | str = "cpu") -
     if backend in available_backends(op, device):
         return None
     if backend in _BACKENDS[op]:
+        obstacle = _BACKENDS[op][backend].obstacles.get(torch.device(device).type, lambda: None)()
+        if obstacle is not None:
+            return obstacle
         return f"it has no kernel for {torch.device(device).type}"
     if backend == "native" and native.unavailable is not None:
         return native.unavailable

@@ -1,7 +1,17 @@
-"""Kernels of the compiled extension. ``unavailable`` says why there are none, or is None."""
+"""Kernels of the compiled extensions. ``unavailable`` says why there are none, or is None."""
 
+from twostage_kernels.native.cuda import architectures, why_no_cuda
 from twostage_kernels.native.extension import forced_instruction_set, instruction_sets, unavailable
 from twostage_kernels.native.paste_defects import paste_defects
-from twostage_kernels.native.similarity import similarity
+from twostage_kernels.native.similarity import objection, similarity
 
-__all__ = ["forced_instruction_set", "instruction_sets", "paste_defects", "similarity", "unavailable"]
+__all__ = [
+    "architectures",
+    "forced_instruction_set",
+    "instruction_sets",
+    "objection",
+    "paste_defects",
+    "similarity",
+    "unavailable",
+    "why_no_cuda",
+]

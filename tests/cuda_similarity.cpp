@@ -178,7 +178,7 @@ void check_errors() {
     cuda_on_cpu::machine().devices = 2;
     params.window_size = 11;
     twostage::similarity_cuda(params, buffers, twostage::Reduction::kMean, 1, workspace.data(), nullptr);
-    expect(cuda_on_cpu::machine().device == 0, "a call leaves the thread's device as it was");
+    expect(cuda_on_cpu::machine().device == 1, "a call runs on the device that is named");
     expect(error_of([&] {
                twostage::similarity_cuda(params, buffers, twostage::Reduction::kMean, 7, workspace.data(), nullptr);
            }).find("cudaSetDevice") != std::string::npos,

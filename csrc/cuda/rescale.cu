@@ -1,5 +1,5 @@
 // Gradients that were computed for an upstream derivative of 1, brought to another.
-#include "guard.h"
+#include "device.h"
 #include "similarity.h"
 
 namespace twostage {
@@ -30,7 +30,7 @@ template <typename T>
 void rescale_cuda(T* values, const T* factor, std::int64_t samples, std::int64_t count, std::int64_t factors,
                   int device, void* stream) {
     if (samples == 0 || count == 0) return;
-    const DeviceGuard guard(device);
+    check_cuda(cudaSetDevice(device), "cudaSetDevice");
     const std::int64_t rows = factors == 1 ? 1 : samples, of_row = factors == 1 ? samples * count : count;
     constexpr std::int64_t kMostBlocks = 4096;
     const std::int64_t wanted = (of_row + kThreads * kValuesPerThread - 1) / (kThreads * kValuesPerThread);

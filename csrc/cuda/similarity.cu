@@ -2,7 +2,6 @@
 #include <limits>
 
 #include "block_sums.cuh"
-#include "guard.h"
 #include "plan.h"
 #include "similarity.h"
 #include "strips.h"
@@ -18,7 +17,9 @@ int attribute(cudaDeviceAttr which, int device) {
 }
 
 Device device_of(int index) {
-    return {attribute(cudaDevAttrMultiProcessorCount, index), attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, index),
+    constexpr int kDeclared = 5 * 1024;  // at most, of what a kernel has beside its dynamic shared memory
+    return {attribute(cudaDevAttrMultiProcessorCount, index),
+            attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, index) - kDeclared,
             attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, index)};
 }
 
@@ -151,7 +152,7 @@ template <typename T>
 std::int64_t similarity_cuda_workspace(const SimilarityParams& p, const SimilarityBuffers<T>& b, int device) {
     require_supported(p);
     if (b.value == nullptr || p.batch == 0) return 0;
-    const DeviceGuard guard(device);
+    check_cuda(cudaSetDevice(device), "cudaSetDevice");
     const StripPlan plan = plan_for(p, roles_of(b), strip_shape<T>(kind_of(p, b)), device);
     return p.batch * p.channels * plan.strips * plan.segments * static_cast<std::int64_t>(sizeof(BlockSums));
 }
@@ -160,7 +161,7 @@ template <typename T>
 void similarity_cuda(const SimilarityParams& p, const SimilarityBuffers<T>& b, Reduction reduction, int device,
                      void* workspace, void* stream_address) {
     require_supported(p);
-    const DeviceGuard guard(device);
+    check_cuda(cudaSetDevice(device), "cudaSetDevice");
     const auto stream = static_cast<cudaStream_t>(stream_address);
     const std::int64_t map_pixels = (p.height - 2 * lead_of(p)) * (p.width - 2 * lead_of(p));
     const double in_mean = reduction == Reduction::kSample ? 1 : static_cast<double>(p.batch);

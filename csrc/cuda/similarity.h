@@ -13,10 +13,9 @@ template <typename T>
 std::int64_t similarity_cuda_workspace(const SimilarityParams& params, const SimilarityBuffers<T>& buffers, int device);
 
 // Similarity of each pair and its gradients, as csrc/similarity.h says. All buffers and `workspace` lie on `device`;
-// they must live until the work queued on `stream` (a cudaStream_t) is done. Returns at once. The same device and
-// inputs give the same bits. The two gradients together cost two passes. A window has kSmallestCudaWindow to
-// kLargestCudaWindow taps.
-// Throws std::runtime_error with CUDA's words where a launch fails.
+// they must live until the work queued on `stream` (a cudaStream_t) is done. Returns at once; `device` is the calling
+// thread's then. The same device and inputs give the same bits. The two gradients together cost two passes. A window
+// has kSmallestCudaWindow to kLargestCudaWindow taps. Throws std::runtime_error, in CUDA's words where a launch fails.
 template <typename T>
 void similarity_cuda(const SimilarityParams& params, const SimilarityBuffers<T>& buffers, Reduction reduction,
                      int device, void* workspace, void* stream);

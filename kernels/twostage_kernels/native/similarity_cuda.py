@@ -46,24 +46,26 @@ def run(
         REDUCTIONS[reduction],
         prediction.get_device(),
     )
-    workspace = torch.empty(call.workspace(), dtype=torch.uint8, device=prediction.device)
-    call.run(workspace.data_ptr(), torch.cuda.current_stream(prediction.device).cuda_stream)
+    with torch.cuda.device(prediction.device):
+        workspace = torch.empty(call.workspace(), dtype=torch.uint8, device=prediction.device)
+        call.run(workspace.data_ptr(), torch.cuda.current_stream().cuda_stream)
 
 
 def rescale(gradient: Tensor, factor: Tensor) -> None:
     """See :class:`twostage_kernels.registration.DeviceKernel`."""
     assert cuda_extension is not None
     factor = factor.to(gradient.dtype).contiguous()
-    cuda_extension.rescale(
-        gradient.data_ptr(),
-        factor.data_ptr(),
-        gradient.dtype == torch.float64,
-        len(gradient),
-        gradient[0].numel() if len(gradient) else 0,
-        factor.numel(),
-        gradient.get_device(),
-        torch.cuda.current_stream(gradient.device).cuda_stream,
-    )
+    with torch.cuda.device(gradient.device):
+        cuda_extension.rescale(
+            gradient.data_ptr(),
+            factor.data_ptr(),
+            gradient.dtype == torch.float64,
+            len(gradient),
+            gradient[0].numel() if len(gradient) else 0,
+            factor.numel(),
+            gradient.get_device(),
+            torch.cuda.current_stream().cuda_stream,
+        )
 
 
 def objection(images: Tensor, settings: Settings) -> str | None:

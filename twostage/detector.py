@@ -18,7 +18,7 @@ from twostage.devices import choose_device
 from twostage.distributed import current_ranks, from_all
 from twostage.errors import CheckpointError, ConfigError, DataError, OutputError
 from twostage.evaluation import Evaluation, Evaluator
-from twostage.fitting import Fitted, Resume, fit
+from twostage.fitting import Fitted, Resume, Watch, fit
 from twostage.lpips import LPIPS, load_lpips_weights
 from twostage.progress import Progress
 from twostage.run_folder import RunFolder
@@ -64,6 +64,7 @@ class Detector:
         overwrite: bool = False,
         lpips: LPIPS | None = None,
         progress: Progress | None = None,
+        watch: Watch | None = None,
     ) -> "Detector":
         """Check the data, train through both stages, choose score map and threshold on held-out normals.
 
@@ -77,6 +78,7 @@ class Detector:
             overwrite: replace an earlier run in ``run``.
             lpips: the perceptual network, where the caller has it loaded already.
             progress: is told how far the work is.
+            watch: what else is recorded of it in ``run``.
 
         Raises:
             DataError: the data is not usable; every problem is listed at once, before any training.
@@ -95,6 +97,7 @@ class Detector:
             overwrite=overwrite,
             lpips=lpips,
             progress=progress or Progress(),
+            watch=watch or Watch(),
         )
         return cls(config, fitted)
 

@@ -1,6 +1,5 @@
 """Training from a configuration to a calibrated model: data, stages, calibration."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,16 +14,28 @@ from twostage.devices import choose_device
 from twostage.distributed import current_ranks, from_first, joined, wait_for_all
 from twostage.history import History
 from twostage.lpips import LPIPS, load_lpips_weights
+from twostage.profiling import Profiler
 from twostage.progress import Progress
 from twostage.run_folder import RunFolder
 from twostage.tiling import PATCHES_AT_ONCE, reconstruct
-from twostage.trainer import StepReport, Trainer
+from twostage.trainer import Trainer
 from twostage.training_images import TrainingImages
+from twostage.watching import Board, Watcher
 
 # What may change between the parts of a resumed run.
 _NOT_IN_FINGERPRINT = ("checkpoint_every", "device", "lpips_weights", "scoring", "data.home", "data.cache")
 
 Resume = bool | Literal["auto"]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How a training is watched, beside its progress and the history."""
+
+    tensorboard: bool = False
+    """Write scalars and reconstructions for TensorBoard, into ``tensorboard`` of the run."""
+    profile: bool = False
+    """Profile a few steps of every stage: traces and a summary, in ``profile`` of the run."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +59,14 @@ def fit(
     overwrite: bool,
     lpips: LPIPS | None,
     progress: Progress,
+    watch: Watch,
 ) -> Fitted:
     """See :meth:`twostage.Detector.fit`."""
     device = choose_device(config.device)
     with joined(device) as ranks:
         if not ranks.first:
             progress = Progress()
-        return _fit(config, run, resume, overwrite, lpips, progress, device)
+        return _fit(config, run, resume, overwrite, lpips, progress, watch, device)
 
 
 def _fit(
@@ -64,6 +76,7 @@ def _fit(
     overwrite: bool,
     lpips: LPIPS | None,
     progress: Progress,
+    watch: Watch,
     device: torch.device,
 ) -> Fitted:
     ranks = current_ranks()
@@ -90,14 +103,15 @@ def _fit(
         if ranks.first:
             run.record(config)
         progress.note(f"resuming at step {trainer.step} of {trainer.total_steps}")
-    history = None
-    if run is not None and ranks.first:
-        history = History(run.history, trainer.total_steps, trainer.step)
-    trainer.run(
-        checkpoints=None if run is None else run.checkpoints,
-        checkpoint_every=config.checkpoint_every,
-        on_step=_step_watcher(trainer, history, progress),
-    )
+    watcher = _watcher(trainer, run, progress, watch)
+    try:
+        trainer.run(
+            checkpoints=None if run is None else run.checkpoints,
+            checkpoint_every=config.checkpoint_every,
+            on_step=watcher.after_step,
+        )
+    finally:
+        watcher.close()
 
     model = trainer.model.eval()
     scoring_lpips = lpips if config.scoring.lpips else None
@@ -137,12 +151,14 @@ def _trainer(config: Config, images: TrainingImages, lpips: LPIPS | None, device
     )
 
 
-def _step_watcher(trainer: Trainer, history: History | None, progress: Progress) -> Callable[[StepReport], None]:
-    def watch(report: StepReport) -> None:
-        if history is not None:
-            history.add(report)
-        terms = "  ".join(f"{name} {value:.4f}" for name, value in report.terms.items())
-        detail = f"stage {report.moment.stage + 1}  loss {report.loss:.4f}  {terms}  sigma {report.sigma:.2f}"
-        progress.update("training", report.step + 1, trainer.total_steps, detail)
-
-    return watch
+def _watcher(trainer: Trainer, run: RunFolder | None, progress: Progress, watch: Watch) -> Watcher:
+    """With several processes the first one alone writes."""
+    if run is None or not trainer.ranks.first:
+        return Watcher(trainer, progress)
+    return Watcher(
+        trainer,
+        progress,
+        History(run.history, trainer.total_steps, trainer.step),
+        Board(trainer, run.tensorboard) if watch.tensorboard else None,
+        Profiler(trainer, run.profile) if watch.profile else None,
+    )

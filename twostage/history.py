@@ -24,10 +24,13 @@ class History:
         self.total_steps = total_steps
         self.steps_in_row = max(1, total_steps // _ROWS)
         self._pending: list[StepReport] = []
+        self._speed: float | None = None
         kept = [row for row in read_history(path) if row["step"] < resume_step] if path.exists() else []
         write_text_atomic(path, "".join(json.dumps(row) + "\n" for row in kept))
 
-    def add(self, report: StepReport) -> None:
+    def add(self, report: StepReport, patches_per_second: float | None = None) -> None:
+        """Add a step, and the speed at which training runs now."""
+        self._speed = patches_per_second
         if self._pending and self._pending[-1].moment.stage != report.moment.stage:
             self._write()
         self._pending.append(report)
@@ -45,6 +48,8 @@ class History:
         }
         for term in reports[-1].terms:
             row[term] = sum(report.terms[term] for report in reports) / len(reports)
+        if self._speed is not None:
+            row["patches_per_second"] = round(self._speed, 1)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 

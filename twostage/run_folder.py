@@ -41,6 +41,14 @@ class RunFolder:
     def report(self) -> Path:
         return self.path / "report.html"
 
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def profile(self) -> Path:
+        return self.path / "profile"
+
     def require_usable(self, *, overwrite: bool = False) -> None:
         """Check what :meth:`open_new` needs, and change nothing.
 
@@ -98,7 +106,7 @@ class RunFolder:
         return any(not path.name.startswith(".") for path in self.path.iterdir())
 
     def _remove_earlier_run(self) -> None:
-        for folder in (self.checkpoints, self.detector):
+        for folder in (self.checkpoints, self.detector, self.tensorboard, self.profile):
             if folder.exists():
                 shutil.rmtree(folder)
         for file in (self.history, self.evaluation, self.report):

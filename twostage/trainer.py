@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Adam
+from torch.profiler import record_function
 
 from twostage.autoencoder import Autoencoder
 from twostage.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
@@ -26,6 +27,8 @@ from twostage.errors import CheckpointError, ConfigError, NonFiniteLossError
 from twostage.losses import LossParts, PerceptualDistance, ReconstructionLoss, sigma_at
 
 _OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq")
+PHASES = ("data", "defects", "forward", "losses", "backward", "optimiser")
+"""What a step consists of, as a profiler sees it. The rest is the host's own."""
 # Batches that are read from a disk before they are needed.
 _BATCHES_AHEAD = 4
 
@@ -107,6 +110,8 @@ class Trainer:
         self._optimizer: Adam | None = None
         self._read_until = -1
         self._parallel: nn.Module | None = None
+        self.last_batch: tuple[Tensor, Tensor, Tensor] | None = None
+        """Inputs, reconstructions and targets of this process's share of the newest batch."""
 
     @property
     def total_steps(self) -> int:
@@ -145,7 +150,8 @@ class Trainer:
         stopping = False
         with _interrupt_flag() as interrupted:
             while self.step < self.total_steps and not stopping:
-                report, stopping = self._train_step(interrupted)
+                with record_function("step"):
+                    report, stopping = self._train_step(interrupted)
                 self.step += 1
                 if on_step is not None:
                     on_step(report)
@@ -176,23 +182,30 @@ class Trainer:
         stage = self.stages[moment.stage]
         if self._optimizer is None or moment.starts_stage:
             self._optimizer = self._new_optimizer(stage)
-        samples = self._samples(moment)
-        normal = self.store.patches(samples, moment.epoch).to(self.device)
-        self._read_ahead()
+        with record_function("data"):
+            samples = self._samples(moment)
+            normal = self.store.patches(samples, moment.epoch).to(self.device)
+            self._read_ahead()
         inputs = normal
         if stage.defective:
-            polygons = self.defects.draw(samples, self.store.image_of(samples), moment.epoch)
-            inputs, _ = self.defects.paste(normal, polygons)
+            with record_function("defects"):
+                polygons = self.defects.draw(samples, self.store.image_of(samples), moment.epoch)
+                inputs, _ = self.defects.paste(normal, polygons)
         sigma = sigma_at(stage.loss, moment.step_in_epoch, self.steps_in_epoch)
-        prediction = self._parallel(inputs)
-        window = torch.tensor(sigma, device=self.device)
-        loss = self.losses[moment.stage](prediction, normal, window)
+        with record_function("forward"):
+            prediction = self._parallel(inputs)
+        with record_function("losses"):
+            window = torch.tensor(sigma, device=self.device)
+            loss = self.losses[moment.stage](prediction, normal, window)
+        self.last_batch = inputs, prediction.detach(), normal
         value, terms, stopping = self._agree(loss, interrupted.is_set())
         if not math.isfinite(value):
             raise NonFiniteLossError(self._describe_failure(value, terms, sigma, moment))
-        self._optimizer.zero_grad()
-        torch.autograd.backward(loss.total)
-        self._optimizer.step()
+        with record_function("backward"):
+            self._optimizer.zero_grad()
+            torch.autograd.backward(loss.total)
+        with record_function("optimiser"):
+            self._optimizer.step()
         return StepReport(self.step, moment, sigma, value, terms), stopping
 
     def _agree(self, loss: LossParts, stopping: bool) -> tuple[float, dict[str, float], bool]:

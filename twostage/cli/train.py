@@ -19,7 +19,7 @@ from twostage.detector import Detector
 from twostage.devices import choose_device
 from twostage.distributed import joined
 from twostage.errors import ConfigError
-from twostage.fitting import Resume
+from twostage.fitting import Resume, Watch
 from twostage.run_folder import RunFolder
 
 
@@ -43,6 +43,10 @@ class Train(Configured):
     failure. torchrun's own restarts do so without the flag."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace an earlier run."""
+    tensorboard: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Write curves and reconstructions for TensorBoard into RUN/tensorboard."""
+    profile: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Profile a few steps of every stage: traces, and summary.txt that says where the time goes, in RUN/profile."""
 
     def presets(self) -> tuple[str, ...]:
         return self.preset
@@ -70,7 +74,10 @@ class Train(Configured):
             restarted = self.auto_resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
             resume: Resume = "auto" if restarted else self.resume
             overwrite = self.overwrite and not restarted
-            detector = Detector.fit(self.settings, run=self.run, resume=resume, overwrite=overwrite, progress=progress)
+            watch = Watch(tensorboard=self.tensorboard, profile=self.profile)
+            detector = Detector.fit(
+                self.settings, run=self.run, resume=resume, overwrite=overwrite, progress=progress, watch=watch
+            )
             if ranks.first:
                 detector.save(run.detector)
             outcome = evaluate(

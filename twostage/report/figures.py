@@ -13,7 +13,7 @@ _BINS = 36
 _WIDE = 30.0
 _ROWS_DRAWN = 600
 _SIGMA_HEIGHT = 130
-_NOT_TERMS = ("step", "stage", "epoch", "sigma", "loss")
+_NOT_TERMS = ("step", "stage", "epoch", "sigma", "loss", "patches_per_second")
 _TERM_NAMES = {"aw_ssim": "AW-SSIM", "ssim": "SSIM", "l1": "L1", "lpips": "LPIPS"}
 _TERM_STYLES = 4
 

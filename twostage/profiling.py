@@ -1,0 +1,120 @@
+"""Where the time of a training step goes: a trace of some steps of every stage, and a page that sums them up."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from twostage.files import write_text_atomic
+from twostage.trainer import PHASES, StepReport, Trainer
+
+_STEPS_BEFORE = 3
+_STEPS = 10
+_OPERATORS = 12
+
+
+class Profiler:
+    """Profiles a few steps of every stage, after a few that warm up.
+
+    Writes ``stage-1.json`` and so on into a folder (for chrome://tracing or Perfetto), and ``summary.txt``.
+
+    Args:
+        trainer: its steps are profiled.
+        folder: made if missing.
+    """
+
+    def __init__(self, trainer: Trainer, folder: Path) -> None:
+        self.trainer = trainer
+        self.folder = folder
+        self._steps = _STEPS
+        self._profile: Any = None
+        self._starts: dict[int, int] = {}
+        self._ends = -1
+        self._pages: list[str] = []
+
+    def after_step(self, report: StepReport) -> None:
+        """To be called after every step."""
+        following = report.step + 1
+        self._starts.setdefault(report.moment.stage, report.step)
+        if self._profile is not None and following >= self._ends:
+            self.finish()
+        if following >= self.trainer.total_steps:
+            return
+        stage = self.trainer.moment_of(following).stage
+        first = self._starts.setdefault(stage, following)
+        if self._profile is None and following == first + _STEPS_BEFORE:
+            self._begin(stage, following)
+
+    def finish(self) -> None:
+        """Write what was recorded so far."""
+        if self._profile is None:
+            return
+        if self.trainer.device.type == "cuda":
+            torch.cuda.synchronize(self.trainer.device)
+        self._profile.__exit__(None, None, None)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._profile.export_chrome_trace(str(self.folder / f"stage-{self._stage + 1}.json"))
+        self._pages.append(self._page())
+        write_text_atomic(self.folder / "summary.txt", "\n".join(self._pages))
+        self._profile = None
+
+    def _begin(self, stage: int, step: int) -> None:
+        last = next(
+            (
+                later
+                for later in range(step, min(step + self._steps, self.trainer.total_steps))
+                if self.trainer.moment_of(later).stage != stage
+            ),
+            min(step + self._steps, self.trainer.total_steps),
+        )
+        self._stage, self._first, self._ends = stage, step, last
+        activities = [ProfilerActivity.CPU]
+        if self.trainer.device.type == "cuda":
+            activities.append(ProfilerActivity.CUDA)
+        self._profile = profile(activities=activities)
+        self._profile.__enter__()
+
+    def _page(self) -> str:
+        steps = self._ends - self._first
+        averages = self._profile.key_averages()
+        # A GPU has entries of its own for the phases, without time of the host.
+        found = {event.key: event for event in averages if event.cpu_time_total > 0}
+        whole = found["step"].cpu_time_total / steps / 1e3
+        lines = [
+            f"Stage {self._stage + 1}, steps {self._first} to {self._ends - 1} on {self.trainer.device}, "
+            f"{self.trainer.batch_size} patches a step: {whole:.2f} ms a step, "
+            f"{self.trainer.batch_size / whole * 1e3:,.0f} patches/s. Profiling itself takes time.",
+            "",
+            f"{'':<12}{'ms a step':>12}{'share':>8}" + ("" if not self._on_gpu else f"{'GPU ms':>12}"),
+        ]
+        rest = whole
+        for phase in PHASES:
+            if phase in found:
+                took = found[phase].cpu_time_total / steps / 1e3
+                rest -= took
+                lines.append(self._line(phase, took, whole, found[phase]))
+        lines += [
+            self._line("host", rest, whole, None),
+            "",
+            f"Operators with the most time of their own ({_OPERATORS}):",
+        ]
+        own = "self_device_time_total" if self._on_gpu else "self_cpu_time_total"
+        operators = [event for event in averages if event.key not in (*PHASES, "step")]
+        operators.sort(key=lambda event: -getattr(event, own))
+        for event in itertools.islice(operators, _OPERATORS):
+            lines.append(
+                f"{getattr(event, own) / steps / 1e3:>10.3f} ms  {event.count / steps:>6.1f} calls  {event.key[:80]}"
+            )
+        return "\n".join(lines) + "\n"
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self.trainer.device.type == "cuda"
+
+    def _line(self, name: str, took: float, whole: float, event: Any) -> str:
+        line = f"{name:<12}{took:>12.2f}{took / whole:>8.1%}"
+        if self._on_gpu and event is not None:
+            line += f"{event.device_time_total / (self._ends - self._first) / 1e3:>12.2f}"
+        return line

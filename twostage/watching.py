@@ -1,0 +1,129 @@
+"""Who watches a training: the progress on the terminal, the history file, TensorBoard, the profiler."""
+
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from twostage.errors import ConfigError
+from twostage.history import History
+from twostage.profiling import Profiler
+from twostage.progress import Progress
+from twostage.trainer import StepReport, Trainer
+
+_STEPS_OF_SPEED = 50
+_PICTURES = 8
+
+
+class Speed:
+    """Patches a second over the last steps."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self._times: deque[float] = deque(maxlen=_STEPS_OF_SPEED + 1)
+
+    def after_step(self) -> float | None:
+        """None after the first step, whose beginning nobody saw."""
+        self._times.append(time.perf_counter())
+        steps, seconds = len(self._times) - 1, self._times[-1] - self._times[0]
+        return steps * self.batch_size / seconds if steps and seconds > 0 else None
+
+
+class Watcher:
+    """Tells of every step whoever wants to know.
+
+    Args:
+        trainer: whose steps they are.
+        progress: of the terminal.
+        history: the file of rows; None where none is kept.
+        board: TensorBoard; None without it.
+        profiler: None where nothing is profiled.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        progress: Progress,
+        history: History | None = None,
+        board: "Board | None" = None,
+        profiler: Profiler | None = None,
+    ) -> None:
+        self.trainer = trainer
+        self.progress = progress
+        self.history = history
+        self.board = board
+        self.profiler = profiler
+        self._speed = Speed(trainer.batch_size)
+
+    def after_step(self, report: StepReport) -> None:
+        """To be called after every step."""
+        speed = self._speed.after_step()
+        if self.history is not None:
+            self.history.add(report, speed)
+        if self.board is not None:
+            self.board.add(report, speed)
+        if self.profiler is not None:
+            self.profiler.after_step(report)
+        terms = "  ".join(f"{name} {value:.4f}" for name, value in report.terms.items())
+        detail = f"stage {report.moment.stage + 1}  loss {report.loss:.4f}  {terms}  sigma {report.sigma:.2f}"
+        if speed is not None:
+            detail += f"  {speed:,.0f} patches/s"
+        self.progress.update("training", report.step + 1, self.trainer.total_steps, detail)
+
+    def close(self) -> None:
+        """Write what is still to be written."""
+        if self.board is not None:
+            self.board.close()
+        if self.profiler is not None:
+            self.profiler.finish()
+
+
+class Board:
+    """Scalars every few steps and pictures every epoch, for TensorBoard.
+
+    Args:
+        trainer: whose steps they are.
+        folder: for TensorBoard's files.
+        every: steps between two points of a curve.
+
+    Raises:
+        ConfigError: TensorBoard is not installed.
+    """
+
+    def __init__(self, trainer: Trainer, folder: Path, every: int = 10) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ConfigError(
+                f"TensorBoard is asked for and cannot be imported ({error}); accepted: pip install "
+                "'twostage[tensorboard]', or without it"
+            ) from error
+        self.trainer = trainer
+        self.every = every
+        # Points of a course that a resumed run has left are hidden.
+        self._writer: Any = SummaryWriter(str(folder), purge_step=trainer.step)
+
+    def add(self, report: StepReport, speed: float | None) -> None:
+        """Add a step."""
+        last = report.step + 1 == self.trainer.total_steps
+        if report.step % self.every == 0 or last:
+            values = {"loss": report.loss, "sigma": report.sigma, "epoch": report.moment.epoch}
+            values |= {f"terms/{name}": value for name, value in report.terms.items()}
+            if speed is not None:
+                values["patches_per_second"] = speed
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, report.step)
+        if (report.moment.starts_epoch or last) and self.trainer.last_batch is not None:
+            self._writer.add_image("input, reconstruction, target", picture(*self.trainer.last_batch), report.step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def picture(inputs: Tensor, reconstruction: Tensor, target: Tensor) -> Tensor:
+    """The first patches of a batch, a row each: [B, C, P, P] in [0, 1] -> uint8 [C, H, W] on the CPU."""
+    rows = torch.cat([part[:_PICTURES].float().cpu() for part in (inputs, reconstruction, target)], dim=3)
+    return (255 * torch.cat(list(rows), dim=1).clamp(0, 1)).round().to(torch.uint8)

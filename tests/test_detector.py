@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from twostage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from twostage.config import LossConfig
 from twostage.configfile import load_config
 from twostage.data import Sample, find_samples, read_image, read_mask
+from twostage.detector import _of_one_size, _TestImage
 from twostage.errors import CheckpointError, ConfigError, DataError, NonFiniteLossError, OutputError, WeightsError
 from twostage.history import read_history
 from twostage.lpips import LPIPS
@@ -489,3 +491,31 @@ def test_a_configuration_of_another_version_is_refused(saved: Path) -> None:
 def test_a_detector_is_loaded_only_to_a_device_that_is_here(saved: Path) -> None:
     with pytest.raises(ConfigError, match="device is 'cuda:99'"):
         Detector.load(saved, device="cuda:99")
+
+
+def test_images_evaluated_together_have_the_figures_of_images_one_by_one(
+    trained: tuple[Detector, Path, Recorder], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a GPU does it; here on the CPU, in groups of three."""
+    detector = trained[0]
+    samples = find_samples(make_config(root).data).test
+    alone = detector.evaluate(samples)
+
+    def in_threes(images: Iterator[_TestImage], most: int) -> Iterator[list[_TestImage]]:
+        return _of_one_size(images, 3)
+
+    monkeypatch.setattr("twostage.detector._of_one_size", in_threes)
+    together = detector.evaluate(samples)
+    assert [image.name for image in together.images] == [image.name for image in alone.images]
+    scores = [[image.score for image in found.images] for found in (together, alone)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+    assert together.overall.pixel_auroc == pytest.approx(alone.overall.pixel_auroc, abs=1e-5)
+
+
+def test_groups_are_runs_of_one_size_in_order() -> None:
+    sizes = [(4, 4)] * 3 + [(4, 5)] + [(4, 4)] * 2
+    images = [
+        _TestImage(Sample(Path(str(i)), "good"), torch.zeros(1, *size), size, None) for i, size in enumerate(sizes)
+    ]
+    groups = [[int(str(image.sample.path)) for image in group] for group in _of_one_size(iter(images), 2)]
+    assert groups == [[0, 1], [2], [3], [4, 5]]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from twostage.features import feature_pair, fit_gaussian, lpips_map, unusual_map
 from twostage.lpips import LPIPS
-from twostage.scoring import Spread, base_maps, image_score, pixel_maps, resize_map, score_map
+from twostage.scoring import Spread, base_maps, image_score, pixel_maps, resize_map, score_map, smoothed
 
 SPREADS = {"residual": Spread(0.1, 0.02), "ssim": Spread(0.3, 0.1), "features": Spread(5.0, 2.0)}
 
@@ -119,3 +119,11 @@ def test_a_map_keeps_its_values_and_places_at_another_resolution() -> None:
     np.testing.assert_allclose(
         larger[15].numpy(), np.interp((np.arange(60) + 0.5) / 3 - 0.5, np.arange(20), score[0]), atol=1e-6
     )
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1.0, 4.0, 16.0])
+def test_smoothing_is_the_gaussian_filter_of_scipy(sigma: float) -> None:
+    """Also where the window is larger than the map."""
+    values = torch.rand(23, 40, generator=torch.Generator().manual_seed(2))
+    accepted = ndimage.gaussian_filter(values.double().numpy(), sigma, mode="nearest")
+    np.testing.assert_allclose(smoothed(values, sigma).numpy(), accepted, rtol=0, atol=1e-6)

@@ -56,6 +56,19 @@ def test_patches_are_seen_in_place_and_in_batches_of_the_given_size() -> None:
     assert set(inner.tolist()) == set(image.flatten().tolist())  # reflection brings in no new value
 
 
+@pytest.mark.parametrize(("count", "batch"), [(2, 7), (3, 100), (5, 2)])
+def test_images_together_are_those_one_by_one(count: int, batch: int) -> None:
+    class Bent(nn.Module):
+        def forward(self, patches: Tensor) -> Tensor:
+            return patches.square() * patches.mean(dim=(1, 2, 3), keepdim=True)
+
+    images = torch.rand(count, 1, 40, 53, generator=torch.Generator().manual_seed(0))
+    together = reconstruct(Bent(), images, patch_size=PATCH, overlap=0.5, batch_size=batch)
+    for image, found in zip(images, together, strict=True):
+        alone = reconstruct(Bent(), image, patch_size=PATCH, overlap=0.5, batch_size=4)
+        torch.testing.assert_close(found, alone, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("overlap", [0.25, 0.5, 0.75])
 def test_what_a_model_spoils_at_the_borders_of_patches_hardly_shows(overlap: float) -> None:
     """Also not at the borders of the image."""

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -86,9 +85,17 @@ def score_map(maps: Mapping[str, Tensor], name: str, smoothing: float, spreads: 
         chosen = torch.stack(parts).sum(dim=0)
     else:
         chosen = maps[name]
-    if smoothing > 0:
-        chosen = torch.from_numpy(ndimage.gaussian_filter(chosen.numpy(), smoothing, mode="nearest"))
-    return chosen
+    return smoothed(chosen, smoothing) if smoothing > 0 else chosen
+
+
+def smoothed(values: Tensor, sigma: float) -> Tensor:
+    """A map [H, W] under a Gaussian of ``sigma`` pixels, cut off at four sigma; beyond its border it stays as there."""
+    radius = int(4 * sigma + 0.5)
+    offset = torch.arange(-radius, radius + 1, device=values.device, dtype=torch.float64)
+    kernel = torch.exp(-0.5 * (offset / sigma).square())
+    kernel = (kernel / kernel.sum()).to(values.dtype)
+    padded = F.pad(values[None, None], (radius,) * 4, mode="replicate")
+    return F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))[0, 0]
 
 
 def resize_map(score: Tensor, size: tuple[int, int]) -> Tensor:

@@ -24,33 +24,36 @@ def patch_starts(length: int, size: int, overlap: float) -> list[int]:
 
 @torch.no_grad()
 def reconstruct(model: nn.Module, image: Tensor, *, patch_size: int, overlap: float, batch_size: int) -> Tensor:
-    """The model's reconstruction of a whole image.
+    """The model's reconstruction of a whole image, or of several of one size together.
 
     The image is continued by reflection on all sides, so that its border too lies inside patches, and cut into
     patches whose reconstructions are averaged under :func:`blending_window`.
 
     Args:
-        image: [C, H, W] in [0, 1], any H and W of at least ``patch_size``.
+        image: [C, H, W], or [N, C, H, W], in [0, 1]; any H and W of at least ``patch_size``.
         overlap: share of a patch that neighbours have in common, in [0, 1).
+        batch_size: patches at a time, of all images; a patch of each at least.
 
     Returns:
-        [C, H, W] in [0, 1].
+        As ``image``, in [0, 1].
     """
+    images = image.view(-1, *image.shape[-3:])
     margin = patch_size // 8
-    padded = F.pad(image.unsqueeze(0), (margin,) * 4, mode="reflect")
+    padded = F.pad(images, (margin,) * 4, mode="reflect")
     height, width = padded.shape[2:]
     places = [
-        (top, left)
+        (slice(top, top + patch_size), slice(left, left + patch_size))
         for top in patch_starts(height, patch_size, overlap)
         for left in patch_starts(width, patch_size, overlap)
     ]
     window = blending_window(patch_size).to(image.device)
-    total, weight = torch.zeros_like(padded), torch.zeros_like(padded[:, :1])
-    for first in range(0, len(places), batch_size):
-        batch = places[first : first + batch_size]
-        patches = torch.cat([padded[:, :, top : top + patch_size, left : left + patch_size] for top, left in batch])
-        for (top, left), patch in zip(batch, model(patches), strict=True):
-            total[0, :, top : top + patch_size, left : left + patch_size] += window * patch
-            weight[0, :, top : top + patch_size, left : left + patch_size] += window
-    blended = total / weight
-    return blended[0, :, margin:-margin, margin:-margin]
+    total, weight = torch.zeros_like(padded), torch.zeros_like(padded[:1, :1])
+    at_once = max(1, batch_size // len(images))
+    for first in range(0, len(places), at_once):
+        batch = places[first : first + at_once]
+        patches = torch.cat([padded[:, :, rows, columns] for rows, columns in batch])
+        for (rows, columns), rebuilt in zip(batch, model(patches).split(len(images)), strict=True):
+            total[:, :, rows, columns] += window * rebuilt
+            weight[:, :, rows, columns] += window
+    blended = (total / weight)[:, :, margin:-margin, margin:-margin]
+    return blended.reshape(image.shape)

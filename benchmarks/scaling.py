@@ -1,6 +1,7 @@
 """Steps a second of both stages, alone and among processes: `[torchrun --nproc-per-node=N] -m benchmarks.scaling`."""
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -40,7 +41,7 @@ def measure(batch: int, steps: int, defective: bool, device: torch.device) -> fl
         times.append(time.perf_counter())
 
     trainer.run(on_step=on_step)
-    return statistics.median(later - before for before, later in zip(times[3:], times[4:], strict=False))
+    return statistics.median(later - before for before, later in itertools.pairwise(times[3:]))
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ import twostage_kernels
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (ROOT / "twostage", ROOT / "kernels" / "twostage_kernels")
-EXTRAS = ("train", "demo", "test", "bench", "dev")
+EXTRAS = ("train", "demo", "triton", "test", "bench", "dev")
 
 # Imports a module in a process that has torch already, and reports what that did beside defining names.
 IMPORT_AND_REPORT = """
@@ -187,6 +187,8 @@ def test_constraints_pin_every_requirement(metadata: Message, python: str) -> No
     pinned: dict[str, str] = {}
     for pin in pins:
         if pin.marker is None or pin.marker.evaluate({"python_version": python}):
+            if pin.name == "triton":  # a CUDA build of torch brings the one version that it works with
+                continue
             (specifier,) = pin.specifier
             assert specifier.operator == "==", pin
             assert pin.name not in pinned, f"{pin.name} is pinned twice for Python {python}"
@@ -194,6 +196,8 @@ def test_constraints_pin_every_requirement(metadata: Message, python: str) -> No
     for extra in ("", *EXTRAS, "lpips"):
         for requirement in requirements(metadata, extra, python):
             name = re.sub(r"[-_.]+", "-", requirement.name).lower()
+            if name == "triton":
+                continue
             assert requirement.specifier.contains(pinned[name]), f"{requirement} of [{extra}] against {pinned[name]}"
     assert "torchvision" not in pinned
 

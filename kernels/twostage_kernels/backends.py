@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from twostage_kernels import native, reference
+from twostage_kernels import native, reference, triton_gpu
 from twostage_kernels.settings import Settings, Similarity
 
 Implementation = Callable[..., Any]
@@ -39,13 +39,20 @@ def _native(
     return {"native": Backend(implementation, devices, objection, {"cuda": native.why_no_cuda})}
 
 
-_NATIVE_SIMILARITY = _native(native.similarity, ("cpu", "cuda"), native.objection)
-
-
+_SIMILARITY: dict[str, Backend] = {
+    **_native(native.similarity, ("cpu", "cuda"), native.objection),
+    "triton": Backend(
+        triton_gpu.similarity,
+        ("cuda", "cpu"),
+        triton_gpu.objection,
+        {"cuda": triton_gpu.why_not_on_cuda, "cpu": triton_gpu.why_not_on_cpu},
+    ),
+    "reference": Backend(reference.similarity),
+}
 # For each op its backends, fastest first.
 _BACKENDS: dict[str, dict[str, Backend]] = {
-    "aw_ssim": {**_NATIVE_SIMILARITY, "reference": Backend(reference.similarity)},
-    "ssim": {**_NATIVE_SIMILARITY, "reference": Backend(reference.similarity)},
+    "aw_ssim": _SIMILARITY,
+    "ssim": _SIMILARITY,
     "paste_defects": {**_native(native.paste_defects), "reference": Backend(reference.paste_defects)},
 }
 OPS = tuple(_BACKENDS)

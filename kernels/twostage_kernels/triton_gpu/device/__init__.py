@@ -1,0 +1,1 @@
+"""What runs on the GPU: functions in Triton's language. Names in capitals are known when they are compiled."""

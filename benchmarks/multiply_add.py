@@ -28,7 +28,7 @@ def multiply_add_chains(output, turns, LANES: tl.constexpr, STEPS: tl.constexpr)
 
 def run_chains(output: Tensor, turns: int) -> None:
     """Fill ``output`` (float32, a multiple of :data:`LANES` long)."""
-    multiply_add_chains[(len(output) // LANES,)](output, turns, LANES, STEPS, num_warps=4)
+    multiply_add_chains[(len(output) // LANES,)](output, turns, LANES, STEPS, num_warps=4, enable_fp_fusion=True)
 
 
 def gpu_rate(turns: int = 256) -> float:

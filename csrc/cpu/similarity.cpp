@@ -164,7 +164,7 @@ void similarity_cpu(const SimilarityParams& params, const SimilarityBuffers<T>& 
     const MaskScale<double> whole{1 / (in_mean * channels * static_cast<double>(map_height * map_width)),
                                   1 / (in_mean * channels * static_cast<double>(params.height * params.width))};
     const bool masked = buffers.mask != nullptr, loss = reduction == Reduction::kLoss;
-    const double window_factor = reduction == Reduction::kMap ? 1 : loss ? params.l1_weight - 1 : 1;
+    const double window_factor = loss ? params.l1_weight - 1 : 1;
     const double pixel_factor = loss ? params.l1_weight / params.l1_unit : 0;
     const std::vector<T> gaussians = gaussian_windows(params, buffers.sigma);
     const bool per_map = masked || reduction == Reduction::kMap;

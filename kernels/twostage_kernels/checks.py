@@ -6,6 +6,8 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+from twostage_kernels.precision import sum_dtype
+
 IMAGE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INDEX_DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -90,17 +92,13 @@ def checked_mask(mask: Tensor, images: Tensor) -> Tensor:
         raise ValueError(f"mask is on {mask.device} and the images on {images.device}; accepted: the same device")
     if mask.is_floating_point() and can_be_read(mask) and not bool(((mask >= 0) & mask.isfinite()).all()):
         raise ValueError("mask has values below 0 or not finite; accepted: finite values of at least 0")
-    return mask.detach().to(_sum_dtype(images))
-
-
-def _sum_dtype(images: Tensor) -> torch.dtype:
-    return torch.float64 if images.dtype == torch.float64 else torch.float32
+    return mask.detach().to(sum_dtype(images))
 
 
 def per_sample_sigma(sigma: float | Tensor, images: Tensor) -> Tensor:
     """``sigma`` as a [B] tensor in the precision of the sums, without reading it back from the device."""
     batch = images.shape[0]
-    dtype = _sum_dtype(images)
+    dtype = sum_dtype(images)
     if not isinstance(sigma, Tensor):
         require_positive("sigma", sigma)
         return _constant_sigma(float(sigma), batch, dtype, images)

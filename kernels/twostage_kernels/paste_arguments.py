@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 MAX_VERTICES = 7
@@ -37,8 +36,3 @@ class Polygons(NamedTuple):
             for name, value in self._asdict().items()
         }
         return Polygons(**picked)
-
-
-def compute_dtype(images: Tensor) -> torch.dtype:
-    """What positions, sums and opacity are held in."""
-    return torch.float64 if images.dtype == torch.float64 else torch.float32

@@ -6,10 +6,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from twostage_kernels.paste_arguments import Polygons, compute_dtype
+from twostage_kernels.operators import LIBRARY, define
+from twostage_kernels.paste_arguments import Polygons
+from twostage_kernels.precision import sum_dtype
 
-NAMESPACE = "twostage_kernels"
-_LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
 _ARGUMENTS = (
     "Tensor source, Tensor vertices, Tensor vertex_count, Tensor? image_index, Tensor source_index, "
     "Tensor? source_layout, Tensor transform, Tensor blur_sigma, Tensor? strength, Tensor? color_gain, "
@@ -52,8 +52,8 @@ class PasteDefects(Protocol):
 
 def register_paste(backend: str, device: str, kernel: PasteKernel) -> PasteDefects:
     """Define the operators of ``backend``, with ``kernel`` for ``device`` (a dispatch key such as "CPU")."""
-    new = _define(f"{backend}_paste_defects", f"(Tensor target, {_ARGUMENTS}) -> (Tensor, Tensor)")
-    in_place = _define(f"{backend}_paste_defects_", f"(Tensor(a!) target, {_ARGUMENTS}) -> Tensor")
+    new = define(f"{backend}_paste_defects", f"(Tensor target, {_ARGUMENTS}) -> (Tensor, Tensor)")
+    in_place = define(f"{backend}_paste_defects_", f"(Tensor(a!) target, {_ARGUMENTS}) -> Tensor")
 
     def run_new(target: Tensor, source: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
         images, opacity = torch.empty_like(target), _empty_opacity(target)
@@ -71,10 +71,10 @@ def register_paste(backend: str, device: str, kernel: PasteKernel) -> PasteDefec
     def fake_in_place(target: Tensor, *_: Any) -> Tensor:
         return _empty_opacity(target)
 
-    _LIBRARY.impl(new, run_new, device)
-    torch.library.register_fake(new, fake_new, lib=_LIBRARY)
-    _LIBRARY.impl(in_place, run_in_place, device)
-    torch.library.register_fake(in_place, fake_in_place, lib=_LIBRARY)
+    LIBRARY.impl(new, run_new, device)
+    torch.library.register_fake(new, fake_new, lib=LIBRARY)
+    LIBRARY.impl(in_place, run_in_place, device)
+    torch.library.register_fake(in_place, fake_in_place, lib=LIBRARY)
 
     def paste(
         target: Tensor,
@@ -93,12 +93,6 @@ def register_paste(backend: str, device: str, kernel: PasteKernel) -> PasteDefec
     return paste
 
 
-def _define(name: str, schema: str) -> torch._ops.OpOverload:
-    _LIBRARY.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
-    op: torch._ops.OpOverload = getattr(getattr(torch.ops, NAMESPACE), name).default
-    return op
-
-
 def _split(arguments: Sequence[Any]) -> tuple[Polygons, tuple[float, float]]:
     *polygons, low, high = arguments
     return Polygons(*polygons), (low, high)
@@ -106,4 +100,4 @@ def _split(arguments: Sequence[Any]) -> tuple[Polygons, tuple[float, float]]:
 
 def _empty_opacity(target: Tensor) -> Tensor:
     batch, _, height, width = target.shape
-    return torch.empty((batch, 1, height, width), dtype=compute_dtype(target), device=target.device)
+    return torch.empty((batch, 1, height, width), dtype=sum_dtype(target), device=target.device)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from twostage_kernels.coverage import mask_scales
+from twostage_kernels.operators import LIBRARY, define
+from twostage_kernels.precision import sum_dtype
 from twostage_kernels.settings import Settings, Similarity
 
-NAMESPACE = "twostage_kernels"
-_LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 _IMAGES = (
     "Tensor prediction, Tensor target, Tensor sigma, Tensor? mask, float[]? weights, bool luminance, int window_size, "
     "float data_range, float k1, float k2, str padding, float l1_weight"
@@ -57,9 +57,9 @@ class DeviceKernel(NamedTuple):
 
 def register_similarity(backend: str, kernels: Mapping[str, DeviceKernel]) -> Similarity:
     """Define the operators of ``backend``, with a kernel for each type of torch.device ("cpu", "cuda")."""
-    reduced = _define(f"{backend}_similarity", f"({_IMAGES}, str reduction, {_WISHES}) -> (Tensor, Tensor, Tensor)")
-    scores = _define(f"{backend}_similarity_map", f"({_IMAGES}) -> Tensor")
-    backward = _define(
+    reduced = define(f"{backend}_similarity", f"({_IMAGES}, str reduction, {_WISHES}) -> (Tensor, Tensor, Tensor)")
+    scores = define(f"{backend}_similarity_map", f"({_IMAGES}) -> Tensor")
+    backward = define(
         f"{backend}_similarity_map_backward", f"(Tensor upstream, {_IMAGES}, {_WISHES}) -> (Tensor, Tensor)"
     )
     _register_reduced(reduced, kernels)
@@ -83,31 +83,20 @@ def register_similarity(backend: str, kernels: Mapping[str, DeviceKernel]) -> Si
     return similarity
 
 
-def _define(name: str, schema: str) -> torch._ops.OpOverload:
-    _LIBRARY.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
-    op: torch._ops.OpOverload = getattr(getattr(torch.ops, NAMESPACE), name).default
-    return op
-
-
-def _sum_dtype(images: Tensor) -> torch.dtype:
-    """What local sums are held in; results and gradients come in it too."""
-    return torch.float64 if images.dtype == torch.float64 else torch.float32
-
-
 def _empty_value(images: Tensor, reduction: str) -> Tensor:
     shape = images.shape[:1] if reduction == "sample" else ()
-    return images.new_empty(shape, dtype=_sum_dtype(images))
+    return images.new_empty(shape, dtype=sum_dtype(images))
 
 
 def _empty_map(images: Tensor, window_size: int, padding: str) -> Tensor:
     batch, channels, height, width = images.shape
     cut = 0 if padding == "same" else window_size - 1
     shape = (batch, channels, height - cut, width - cut)
-    return torch.empty(shape, dtype=_sum_dtype(images), device=images.device)
+    return torch.empty(shape, dtype=sum_dtype(images), device=images.device)
 
 
 def _empty_gradients(images: Tensor, wishes: Sequence[bool]) -> list[Tensor | None]:
-    dtype = _sum_dtype(images)
+    dtype = sum_dtype(images)
     return [
         torch.empty_like(images, dtype=dtype, memory_format=torch.contiguous_format) if wanted else None
         for wanted in wishes
@@ -117,7 +106,7 @@ def _empty_gradients(images: Tensor, wishes: Sequence[bool]) -> list[Tensor | No
 def _as_outputs(images: Tensor, gradients: Sequence[Tensor | None]) -> list[Tensor]:
     """An operator returns tensors: a gradient that was not wanted has no elements."""
     return [
-        torch.empty((0,), dtype=_sum_dtype(images), device=images.device) if gradient is None else gradient
+        torch.empty((0,), dtype=sum_dtype(images), device=images.device) if gradient is None else gradient
         for gradient in gradients
     ]
 
@@ -186,9 +175,9 @@ def _register_reduced(op: torch._ops.OpOverload, kernels: Mapping[str, DeviceKer
         return *_scaled_gradients(ctx, upstream, ctx.needs_input_grad[:2]), *[None] * (len(ctx.needs_input_grad) - 2)
 
     for device in kernels:
-        _LIBRARY.impl(op, run, device.upper())
-    torch.library.register_fake(op, fake, lib=_LIBRARY)
-    torch.library.register_autograd(op, backward, setup_context=setup_context, lib=_LIBRARY)
+        LIBRARY.impl(op, run, device.upper())
+    torch.library.register_fake(op, fake, lib=LIBRARY)
+    torch.library.register_autograd(op, backward, setup_context=setup_context, lib=LIBRARY)
 
 
 def _register_map(
@@ -233,12 +222,12 @@ def _register_map(
         raise RuntimeError(_TWICE)
 
     for device in kernels:
-        _LIBRARY.impl(op, run, device.upper())
-        _LIBRARY.impl(backward_op, run_backward, device.upper())
-    torch.library.register_fake(op, fake, lib=_LIBRARY)
-    torch.library.register_autograd(op, backward, setup_context=setup_context, lib=_LIBRARY)
-    torch.library.register_fake(backward_op, fake_backward, lib=_LIBRARY)
-    torch.library.register_autograd(backward_op, refuse, lib=_LIBRARY)
+        LIBRARY.impl(op, run, device.upper())
+        LIBRARY.impl(backward_op, run_backward, device.upper())
+    torch.library.register_fake(op, fake, lib=LIBRARY)
+    torch.library.register_autograd(op, backward, setup_context=setup_context, lib=LIBRARY)
+    torch.library.register_fake(backward_op, fake_backward, lib=LIBRARY)
+    torch.library.register_autograd(backward_op, refuse, lib=LIBRARY)
 
 
 class _Once(torch.autograd.Function):

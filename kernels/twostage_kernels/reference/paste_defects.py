@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from twostage_kernels.paste_arguments import Polygons, compute_dtype
+from twostage_kernels.paste_arguments import Polygons
 from twostage_kernels.paste_checks import require_values
+from twostage_kernels.precision import sum_dtype
 from twostage_kernels.reference.edge_noise import SUBPIXELS, displacement
 
 # The blur kernel ends here, in standard deviations; its weights are normalised over the taps that remain.
@@ -148,7 +149,7 @@ def paste_defects(
 ) -> tuple[Tensor, Tensor]:
     """See :func:`twostage_kernels.paste_defects`."""
     require_values(target, source, polygons)
-    compute = compute_dtype(target)
+    compute = sum_dtype(target)
     scale = 1 / 255 if source.dtype == torch.uint8 and target.dtype != torch.uint8 else 1.0
     layouts = stacked_layout(source) if polygons.source_layout is None else polygons.source_layout.long()
     image_index = owners(polygons, target.shape[0])

@@ -4,10 +4,10 @@ Triton itself is imported when a kernel is asked for.
 """
 
 import os
-from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,31 +81,10 @@ def _import_error() -> str | None:
     return None
 
 
-def _run(
-    prediction: Tensor,
-    target: Tensor,
-    settings: Settings,
-    reduction: str,
-    *,
-    scales: Tensor | None = None,
-    upstream: Tensor | None = None,
-    value: Tensor | None = None,
-    scores: Tensor | None = None,
-    gradients: Sequence[Tensor | None] = (None, None),
-) -> None:
+def _run(prediction: Tensor, target: Tensor, settings: Settings, reduction: str, **tensors: Any) -> None:
     from twostage_kernels.triton_gpu.launch import run
 
-    run(
-        prediction,
-        target,
-        settings,
-        reduction,
-        scales=scales,
-        upstream=upstream,
-        value=value,
-        scores=scores,
-        gradients=gradients,
-    )
+    run(prediction, target, settings, reduction, **tensors)
 
 
 def _rescale(gradient: Tensor, factor: Tensor) -> None:

@@ -26,7 +26,7 @@ if platform.machine().lower() in ("x86_64", "amd64"):
     INSTRUCTION_SETS["avx512"] = ["-mavx512f", "-mavx512dq", "-mavx512vl"]
 # Each op has a source file for every instruction set; which one runs is decided where the program runs.
 FLAGS_OF_FILE = {f"{op}_{name}.cpp": flags for op in ("tile", "paste") for name, flags in INSTRUCTION_SETS.items()}
-CPU_SOURCES = ("similarity.cpp", "thread_pool.cpp", "paste.cpp", "paste_shape.cpp", *FLAGS_OF_FILE)
+CPU_SOURCES = ("similarity.cpp", "threads.cpp", "thread_pool.cpp", "paste.cpp", "paste_shape.cpp", *FLAGS_OF_FILE)
 # Which pixels are inside a polygon is decided by rounded numbers, which must be the same everywhere.
 FLAGS_OF_FILE["paste_shape.cpp"] = ["-ffp-contract=off"]
 

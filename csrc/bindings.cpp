@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "cpu/threads.h"
 #include "similarity.h"
 
 namespace py = pybind11;
@@ -48,10 +49,14 @@ std::vector<std::string> instruction_sets() {
     return names;
 }
 
+// start_team: the address of GOMP_parallel.
+void use_teams(std::uintptr_t start_team) { twostage::use_teams(reinterpret_cast<twostage::StartTeam>(start_team)); }
+
 }  // namespace
 
 PYBIND11_MODULE(_extension, module) {
     module.def("similarity", &similarity);
     module.def("instruction_sets", &instruction_sets);
+    module.def("use_teams", &use_teams);
     bind_paste(module);
 }

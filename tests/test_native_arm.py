@@ -25,7 +25,7 @@ def sums(
 ) -> list[list[float]]:
     cpu = ROOT / "csrc" / "cpu"
     sources: dict[Path, list[str]] = {ROOT / "tests" / f"{program}.cpp": []}
-    sources |= {cpu / name: [] for name in ("similarity.cpp", "thread_pool.cpp", "paste.cpp")}
+    sources |= {cpu / name: [] for name in ("similarity.cpp", "thread_pool.cpp", "threads.cpp", "paste.cpp")}
     sources[cpu / "paste_shape.cpp"] = ["-ffp-contract=off"]
     sources |= {cpu / f"{op}_{name}.cpp": flags for name, flags in kernels.items() for op in ("tile", "paste")}
     folder.mkdir()

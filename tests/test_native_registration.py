@@ -15,6 +15,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 import twostage_kernels
 from twostage_kernels import aw_ssim, aw_ssim_loss, native, ssim
 from twostage_kernels.functional.similarity import Reduction
+from twostage_kernels.native.extension import extension
+from twostage_kernels.native.openmp import team_starter
 
 if native.unavailable:
     pytest.skip(f"no native backend: {native.unavailable}", allow_module_level=True)
@@ -141,6 +143,58 @@ def test_calls_at_once_do_not_disturb_each_other() -> None:
                 assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
 
 
+def test_a_second_backward_through_a_freed_graph_raises() -> None:
+    x, y = image_pair(1, 1, 16, 16, requires_grad=True)
+    loss = aw_ssim_loss(x, y)
+    loss.backward()
+    assert x.grad is not None
+    before = x.grad.clone()
+    with pytest.raises(RuntimeError, match="retain_graph=True"):
+        loss.backward()
+    assert torch.equal(x.grad, before)
+
+
+def test_a_tensor_that_outlived_its_transform_is_an_image_like_others() -> None:
+    image, target = image_pair(1, 1, 16, 16)
+    kept: list[Tensor] = []
+
+    def keep(x: Tensor) -> Tensor:
+        kept.append(x * 1)
+        return x.sum()
+
+    torch.func.grad(keep)(image)
+    assert torch.equal(ssim(kept[0], target), ssim(image, target))
+
+
+def test_pool_of_our_own_gives_the_bits_of_torchs_threads() -> None:
+    assert extension is not None
+    images = image_pair(2, 2, 300, 300)
+    on_teams = results(images)
+    try:
+        extension.use_teams(0)
+        for run in (results(images), results(images)):
+            assert all(torch.equal(a, b) for a, b in zip(run, on_teams, strict=True))
+    finally:
+        extension.use_teams(team_starter() or 0)
+
+
+@pytest.mark.skipif(team_starter() is None, reason="torch has no OpenMP here")
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system does not list a process's threads")
+def test_no_thread_is_started_beside_those_of_torch() -> None:
+    script = """
+import os, torch
+from twostage_kernels import aw_ssim
+torch.set_num_threads(3)
+images = torch.rand(2, 4, 1, 300, 300)
+images + 1
+before = len(os.listdir("/proc/self/task"))
+aw_ssim(*images)
+print(before, len(os.listdir("/proc/self/task")))
+"""
+    before, after = map(int, run_python(script).split())
+    assert after == before >= 3
+
+
 def run_python(script: str) -> str:
     process = subprocess.run(
         [sys.executable, "-c", script], env={"PYTHONPATH": str(KERNELS)}, capture_output=True, text=True, check=False
@@ -189,5 +243,6 @@ def test_report_of_what_is_available() -> None:
     )
     assert "aw_ssim on cpu: native, reference" in process.stdout
     assert "no triton: " in process.stdout
+    assert f"CPU threads of the extension: {native.threads()}" in process.stdout
     for name in native.instruction_sets():
         assert name in process.stdout

@@ -47,7 +47,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     cpu = ROOT / "csrc" / "cpu"
     sources: dict[Path, list[str]] = {ROOT / "tests" / f"{name}.cpp": [] for name in PROGRAMS}
-    sources |= {cpu / name: [] for name in ("similarity.cpp", "thread_pool.cpp", "paste.cpp")}
+    sources |= {cpu / name: [] for name in ("similarity.cpp", "thread_pool.cpp", "threads.cpp", "paste.cpp")}
     sources[cpu / "paste_shape.cpp"] = ["-ffp-contract=off"]
     for name, flags in INSTRUCTION_SETS.items():
         if x86 or name == "plain":

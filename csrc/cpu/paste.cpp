@@ -8,7 +8,7 @@
 
 #include "../similarity.h"
 #include "paste_problem.h"
-#include "thread_pool.h"
+#include "threads.h"
 
 namespace twostage {
 
@@ -132,8 +132,7 @@ std::int64_t paste_defects_cpu(const PasteImages& images, const PastePolygons<T>
     const PasteProblem<T> problem{images, polygons, opacity, order.data(), first.data()};
     const PasteImage<T> paste_image = chosen_kernel<T>(instruction_set);
     const std::int64_t useful = 1 + images.batch * images.channels * images.height * images.width / kValuesPerThread;
-    parallel_for(images.batch, static_cast<int>(threads < useful ? threads : useful),
-                 [&](std::int64_t image) { paste_image(problem, image); });
+    parallel_for(images.batch, {threads, useful}, [&](std::int64_t image) { paste_image(problem, image); });
     return 0;
 }
 

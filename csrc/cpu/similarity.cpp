@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "thread_pool.h"
+#include "threads.h"
 #include "tile.h"
 
 namespace twostage {
@@ -181,10 +181,9 @@ void similarity_cpu(const SimilarityParams& params, const SimilarityBuffers<T>& 
     const RunTile<T> run_tile = instruction_sets<T>()[chosen].run_tile;
     const std::int64_t pixels = params.batch * params.channels * params.height * params.width;
     const std::int64_t useful = 1 + pixels / kPixelsPerThread;
-    parallel_for(static_cast<std::int64_t>(tiles.size()), static_cast<int>(threads < useful ? threads : useful),
-                 [&](std::int64_t tile) {
-                     sums[static_cast<std::size_t>(tile)] = run_tile(problem, tiles[static_cast<std::size_t>(tile)]);
-                 });
+    parallel_for(static_cast<std::int64_t>(tiles.size()), {threads, useful}, [&](std::int64_t tile) {
+        sums[static_cast<std::size_t>(tile)] = run_tile(problem, tiles[static_cast<std::size_t>(tile)]);
+    });
     if (buffers.value != nullptr) reduce(params, buffers, sums, whole, reduction);
 }
 

@@ -2,9 +2,8 @@
 
 #include <pthread.h>
 
-#include <atomic>
 #include <condition_variable>
-#include <exception>
+#include <cstdint>
 #include <mutex>
 #include <system_error>
 #include <thread>
@@ -14,26 +13,21 @@ namespace {
 
 class ThreadPool {
   public:
-    bool try_run(std::int64_t items, int helpers, const std::function<void(std::int64_t)>& work) {
+    void run(int helpers, const std::function<void()>& body) {
         std::unique_lock<std::mutex> call(call_, std::try_to_lock);
-        if (!call.owns_lock()) return false;
+        if (!call.owns_lock()) return body();
         {
             const std::lock_guard<std::mutex> lock(mutex_);
             start_threads(helpers);
-            work_ = &work;
-            items_ = items;
-            next_.store(0, std::memory_order_relaxed);
-            failure_ = nullptr;
+            body_ = &body;
             wanted_ = helpers < started_ ? helpers : started_;
             running_ = wanted_;
             ++generation_;
         }
         wake_.notify_all();
-        take_items();
+        body();
         std::unique_lock<std::mutex> lock(mutex_);
         done_.wait(lock, [&] { return running_ == 0; });
-        if (failure_) std::rethrow_exception(failure_);
-        return true;
     }
 
   private:
@@ -53,19 +47,9 @@ class ThreadPool {
             seen = generation_;
             if (index >= wanted_) continue;
             lock.unlock();
-            take_items();
+            (*body_)();
             lock.lock();
             if (--running_ == 0) done_.notify_one();
-        }
-    }
-
-    void take_items() {
-        try {
-            for (std::int64_t item; (item = next_.fetch_add(1, std::memory_order_relaxed)) < items_;) (*work_)(item);
-        } catch (...) {
-            next_.store(items_, std::memory_order_relaxed);
-            const std::lock_guard<std::mutex> lock(mutex_);
-            if (!failure_) failure_ = std::current_exception();
         }
     }
 
@@ -74,30 +58,21 @@ class ThreadPool {
     std::condition_variable wake_, done_;
     int started_ = 0, wanted_ = 0, running_ = 0;
     std::uint64_t generation_ = 0;
-    std::exception_ptr failure_;
-    const std::function<void(std::int64_t)>* work_ = nullptr;
-    std::int64_t items_ = 0;
-    std::atomic<std::int64_t> next_{0};
+    const std::function<void()>* body_ = nullptr;
 };
 
 // Never destroyed: its threads live until the process ends. A forked child has none of them and starts anew.
 ThreadPool* pool = nullptr;
 std::once_flag pool_once;
 
-ThreadPool& shared_pool() {
+}  // namespace
+
+void run_on_pool(int helpers, const std::function<void()>& body) {
     std::call_once(pool_once, [] {
         pool = new ThreadPool;
         pthread_atfork(nullptr, nullptr, [] { pool = new ThreadPool; });
     });
-    return *pool;
-}
-
-}  // namespace
-
-void parallel_for(std::int64_t items, int threads, const std::function<void(std::int64_t)>& work) {
-    const std::int64_t helpers = (threads < items ? threads : items) - 1;
-    if (helpers > 0 && shared_pool().try_run(items, static_cast<int>(helpers), work)) return;
-    for (std::int64_t item = 0; item < items; ++item) work(item);
+    pool->run(helpers, body);
 }
 
 }  // namespace twostage

@@ -12,6 +12,7 @@ from twostage_kernels.backends import BACKEND_NAMES, OPS, available_backends, wh
 def main() -> None:
     print(f"twostage_kernels {__version__}, torch {torch.__version__}, {platform.machine()}")
     print(f"CPU instruction sets of the extension: {', '.join(native.instruction_sets()) or 'none'}")
+    print(f"CPU threads of the extension: {native.threads()}")
     print(f"GPU architectures of the extension: {native.architectures() or 'none'}")
     devices = ["cpu"]
     if torch.cuda.is_available():

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from twostage_kernels.precision import sum_dtype
 
-IMAGE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+IMAGE_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 INDEX_DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
@@ -27,26 +27,31 @@ def require_positive(name: str, value: float) -> None:
 
 
 def require_image_pair(prediction: Tensor, target: Tensor) -> None:
-    for name, image in (("prediction", prediction), ("target", target)):
-        if not isinstance(image, Tensor):
-            raise TypeError(f"{name} is a {type(image).__name__}; accepted: a torch.Tensor")
-        if image.ndim != 4:
-            raise ValueError(f"{name} has shape {tuple(image.shape)}; accepted: [B, C, H, W]")
-        if image.dtype not in IMAGE_DTYPES:
-            raise TypeError(f"{name} has dtype {image.dtype}; accepted: float16, bfloat16, float32, float64")
-    shape = prediction.shape
-    if not (shape[1] and shape[2] and shape[3]):
-        raise ValueError(f"prediction has shape {tuple(shape)}; accepted: [B, C, H, W] with at least one pixel")
-    if shape != target.shape:
-        raise ValueError(
-            f"prediction has shape {tuple(prediction.shape)} and target {tuple(target.shape)}; accepted: equal shapes"
-        )
-    if prediction.dtype != target.dtype:
+    shape = _require_image("prediction", prediction)
+    if not isinstance(target, Tensor) or target.shape != shape or target.dtype != prediction.dtype:
+        _require_image("target", target)
+        if target.shape != shape:
+            raise ValueError(
+                f"prediction has shape {tuple(shape)} and target {tuple(target.shape)}; accepted: equal shapes"
+            )
         raise TypeError(f"prediction has dtype {prediction.dtype} and target {target.dtype}; accepted: equal dtypes")
     if prediction.device != target.device:
         raise ValueError(
             f"prediction is on {prediction.device} and target on {target.device}; accepted: the same device"
         )
+
+
+def _require_image(name: str, image: Tensor) -> torch.Size:
+    if not isinstance(image, Tensor):
+        raise TypeError(f"{name} is a {type(image).__name__}; accepted: a torch.Tensor")
+    shape = image.shape
+    if len(shape) != 4:
+        raise ValueError(f"{name} has shape {tuple(shape)}; accepted: [B, C, H, W]")
+    if image.dtype not in IMAGE_DTYPES:
+        raise TypeError(f"{name} has dtype {image.dtype}; accepted: float16, bfloat16, float32, float64")
+    if not (shape[1] and shape[2] and shape[3]):
+        raise ValueError(f"{name} has shape {tuple(shape)}; accepted: [B, C, H, W] with at least one pixel")
+    return shape
 
 
 def require_window(window_size: int, padding: str, height: int, width: int) -> None:
@@ -71,8 +76,9 @@ def require_weights(weights: tuple[float, float, float]) -> tuple[float, float, 
 
 
 def require_constants(data_range: float, k1: float, k2: float, l1_weight: float) -> None:
-    for name, value in (("data_range", data_range), ("k1", k1), ("k2", k2)):
-        require_positive(name, value)
+    require_positive("data_range", data_range)
+    require_positive("k1", k1)
+    require_positive("k2", k2)
     if type(l1_weight) is not float and not isinstance(l1_weight, Real):
         raise TypeError(f"l1_weight is a {type(l1_weight).__name__}; accepted: a number")
     if not 0 <= l1_weight <= 1:
@@ -97,9 +103,9 @@ def checked_mask(mask: Tensor, images: Tensor) -> Tensor:
 
 def per_sample_sigma(sigma: float | Tensor, images: Tensor) -> Tensor:
     """``sigma`` as a [B] tensor in the precision of the sums, without reading it back from the device."""
-    batch = images.shape[0]
+    batch = len(images)
     dtype = sum_dtype(images)
-    if not isinstance(sigma, Tensor):
+    if type(sigma) is float or not isinstance(sigma, Tensor):  # the second question is a slow one
         require_positive("sigma", sigma)
         return _constant_sigma(float(sigma), batch, dtype, images)
     if sigma.device != images.device:

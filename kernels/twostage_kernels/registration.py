@@ -21,6 +21,7 @@ _IMAGES = (
 )
 _WISHES = "bool prediction_gradient, bool target_gradient"
 _TWICE = "aw_ssim and ssim can be differentiated only once by this backend; backend='reference' can be more often"
+_GIVEN_AWAY = "backward of aw_ssim or ssim ran before and gave its gradient away; the first run needs retain_graph=True"
 
 
 class SimilarityKernel(Protocol):
@@ -75,7 +76,7 @@ def register_similarity(backend: str, kernels: Mapping[str, DeviceKernel]) -> Si
         if _is_eager(prediction, target):
             kernel = kernels["cpu" if prediction.is_cpu else prediction.device.type]
             call = kernel, settings, reduction, wishes
-            value = _Reduced.apply(call, prediction, target)  # type: ignore[no-untyped-call]
+            value = _apply_reduced(call, prediction, target)
         else:
             value, _, _ = reduced(prediction, target, *settings, reduction, *wishes)
         return value
@@ -97,6 +98,8 @@ def _empty_map(images: Tensor, window_size: int, padding: str) -> Tensor:
 
 def _empty_gradients(images: Tensor, wishes: Sequence[bool]) -> list[Tensor | None]:
     dtype = sum_dtype(images)
+    if dtype == images.dtype and images.is_contiguous():  # half a microsecond less
+        return [torch.empty_like(images) if wanted else None for wanted in wishes]
     return [
         torch.empty_like(images, dtype=dtype, memory_format=torch.contiguous_format) if wanted else None
         for wanted in wishes
@@ -112,6 +115,7 @@ def _as_outputs(images: Tensor, gradients: Sequence[Tensor | None]) -> list[Tens
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
+_outlived_its_transform: Callable[[Tensor], bool] = torch._C._functorch.is_dead_tensor_wrapper  # type: ignore[attr-defined]
 
 
 def _is_eager(prediction: Tensor, target: Tensor) -> bool:
@@ -122,6 +126,8 @@ def _is_eager(prediction: Tensor, target: Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and torch._C._len_torch_dispatch_stack() == 0
         and not torch._C._are_functorch_transforms_active()
+        and not _outlived_its_transform(prediction)
+        and not _outlived_its_transform(target)
     )
 
 
@@ -136,16 +142,25 @@ class _Reduced(torch.autograd.Function):
     def forward(ctx: Any, call: _Call, prediction: Tensor, target: Tensor) -> Tensor:
         kernel, settings, reduction, wishes = call
         value = _empty_value(prediction, reduction)
-        ctx.gradients = _empty_gradients(prediction, wishes)
-        ctx.rescale, ctx.dtype = kernel.rescale, prediction.dtype
-        ctx.save_for_backward(prediction, target)
+        gradients = _empty_gradients(prediction, wishes)
         scales = mask_scales(prediction, settings, reduction)
-        kernel.run(prediction, target, settings, reduction, scales=scales, value=value, gradients=ctx.gradients)
+        kernel.run(prediction, target, settings, reduction, scales=scales, value=value, gradients=gradients)
+        # Not saved as tensors are: nobody reads the values of the images again.
+        ctx.gradients, ctx.images, ctx.rescale = gradients, (prediction, target), kernel.rescale
         return value
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
-        return None, *_scaled_gradients(ctx, upstream[0], ctx.needs_input_grad[1:])
+        if ctx.gradients is None:
+            raise RuntimeError(_GIVEN_AWAY)
+        gradients = _scaled_gradients(ctx, ctx.images, upstream[0], ctx.needs_input_grad[1:])
+        if not torch._C._autograd._get_current_graph_task_keep_graph():
+            ctx.gradients = ctx.images = None  # who receives a gradient that nobody else holds need not copy it
+        return None, *gradients
+
+
+# As _Reduced.apply, without its preparations for functorch, which take over a microsecond: see _is_eager.
+_apply_reduced: Callable[..., Tensor] = super(torch.autograd.Function, _Reduced).apply
 
 
 def _register_reduced(op: torch._ops.OpOverload, kernels: Mapping[str, DeviceKernel]) -> None:
@@ -167,12 +182,13 @@ def _register_reduced(op: torch._ops.OpOverload, kernels: Mapping[str, DeviceKer
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.gradients = _chosen(output[1:], inputs[-2:])
-        ctx.rescale, ctx.dtype = None, inputs[0].dtype  # an operator's outputs belong to its caller
+        ctx.rescale = None  # an operator's outputs belong to its caller
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(*inputs[:2])
 
     def backward(ctx: Any, upstream: Tensor, *_: None) -> tuple[Tensor | None, ...]:
-        return *_scaled_gradients(ctx, upstream, ctx.needs_input_grad[:2]), *[None] * (len(ctx.needs_input_grad) - 2)
+        gradients = _scaled_gradients(ctx, ctx.saved_tensors, upstream, ctx.needs_input_grad[:2])
+        return *gradients, *[None] * (len(ctx.needs_input_grad) - 2)
 
     for device in kernels:
         LIBRARY.impl(op, run, device.upper())
@@ -252,17 +268,20 @@ def _finished(gradient: Tensor, prediction: Tensor, target: Tensor) -> Tensor:
     return once
 
 
-def _scaled_gradients(ctx: Any, upstream: Tensor, wishes: Sequence[bool]) -> Sequence[Tensor | None]:
-    """``ctx.gradients`` times the derivative of what became of the value. Often that is 1: then nothing is computed.
+def _scaled_gradients(
+    ctx: Any, images: Sequence[Tensor], upstream: Tensor, wishes: Sequence[bool]
+) -> Sequence[Tensor | None]:
+    """``ctx.gradients``, by the two ``images``, times the derivative of what became of the value.
 
-    A gradient that was not wished for was not made; one that is no longer wished for is not given.
+    Often that is 1: then nothing is computed. A gradient that was not wished for was not made; one that is no longer
+    wished for is not given.
     """
     gradients: Sequence[Tensor | None] = ctx.gradients
     recorded = torch.is_grad_enabled()
     # A gradient that will be asked for again can not be given away: the receiver may write to it.
     ours = not recorded and type(upstream) is Tensor and not torch._C._autograd._get_current_graph_task_keep_graph()
     if ours and upstream.is_cpu and not upstream.ndim and upstream.item() == 1.0:
-        if ctx.dtype == upstream.dtype:
+        if images[0].dtype == upstream.dtype:
             return gradients
     elif ours and ctx.rescale is not None:
         for gradient in _chosen(gradients, wishes):
@@ -271,8 +290,7 @@ def _scaled_gradients(ctx: Any, upstream: Tensor, wishes: Sequence[bool]) -> Seq
     else:
         scale = upstream.view(-1, 1, 1, 1) if upstream.ndim else upstream
         gradients = [None if gradient is None else gradient * scale for gradient in _chosen(gradients, wishes)]
-    if recorded or ctx.dtype != upstream.dtype:
-        images = ctx.saved_tensors
+    if recorded or images[0].dtype != upstream.dtype:
         finished = (None if gradient is None else _finished(gradient, *images) for gradient in gradients)
         return _chosen(list(finished), wishes)
     return _chosen(gradients, wishes)

@@ -1,7 +1,7 @@
 """Kernels of the compiled extensions. ``unavailable`` says why there are none, or is None."""
 
 from twostage_kernels.native.cuda import architectures, why_no_cuda
-from twostage_kernels.native.extension import forced_instruction_set, instruction_sets, unavailable
+from twostage_kernels.native.extension import forced_instruction_set, instruction_sets, threads, unavailable
 from twostage_kernels.native.paste_defects import paste_defects
 from twostage_kernels.native.similarity import objection, similarity
 
@@ -12,6 +12,7 @@ __all__ = [
     "objection",
     "paste_defects",
     "similarity",
+    "threads",
     "unavailable",
     "why_no_cuda",
 ]

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import math
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from benchmarks.case import Absent, Case, Contender, Least, Role, WrongResultErr
 from benchmarks.ceilings import Ceilings
 from benchmarks.clock import Stopwatch, Timing, interleave, rotation
 from benchmarks.peers import Peer
+from benchmarks.processor import _built, processor_rate
 from benchmarks.report import readme
 from benchmarks.report.scaling import fits
 from benchmarks.report.tables import comparisons, three_digits, time
@@ -147,6 +149,27 @@ def test_floor_is_the_larger_of_the_two_limits() -> None:
     ceilings = Ceilings(10e9, 100e9)
     assert ceilings.floor(10, 0) == 1e-9
     assert ceilings.floor(10, 1000) == 10e-9
+
+
+def test_rate_of_the_processor_is_at_least_that_of_a_matrix_product() -> None:
+    rate = processor_rate()
+    if rate is None:
+        pytest.skip("no C++ compiler that builds the loop")
+    side = 512
+    left, right = torch.rand(2, side, side)
+    seconds = min(timeit.repeat(lambda: left @ right, number=3, repeat=5)) / 3
+    assert rate > 0.5 * side**3 / seconds  # half, because the machine may be busy in one of the two moments
+    assert rate < 1e15
+
+
+def test_without_a_compiler_the_processors_rate_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", "")
+    _built.cache_clear()
+    try:
+        assert processor_rate() is None
+    finally:
+        _built.cache_clear()
 
 
 def test_peer_that_is_not_installed_is_named() -> None:

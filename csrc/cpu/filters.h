@@ -11,27 +11,44 @@
 namespace twostage {
 namespace {
 
-// One row of the ring: images, then the moments along the row about the pixel itself; the last two only with a mask.
-// Fields lie `stride` apart.
-enum RowField {
-    kX,
-    kY,
+// Rows of images, `stride` apart; the last only with a mask.
+enum ImageField { kX, kY, kMask };
+// Pixels, their row's moments about them, and with a mask how much of the window it shows. These are records: the
+// fields of one vector lie together, those of the next vector follow. Down a column that makes one stream of memory for
+// a row instead of one for every field, and streams are what a processor can fetch ahead only so many of.
+enum MomentField {
+    kOwnX,
+    kOwnY,
     kMeanX,
     kMeanY,
     kVarianceX,
     kVarianceY,
     kCovariance,
-    kRowFields,
-    kMask = kRowFields,
-    kCoverage,
-    kMaskedRowFields
+    kMomentFields,
+    kCoverage = kMomentFields,
+    kMaskedMomentFields
 };
-// One row of derivatives; the last two only where both gradients are wanted.
-enum DerivativeField { kOffsetX, kSlopeX, kCross, kOffsetY, kSlopeY, kDerivativeFields };
+// Derivatives, the last two only where both gradients are wanted: as rows, `stride` apart, and summed along the row as
+// records, in which the pixel's x and y come after them.
+enum DerivativeField { kOffsetX, kSlopeX, kCross, kOffsetY, kSlopeY };
+
+template <bool kBoth>
+constexpr int kDerivatives = kBoth ? 5 : 3;
+template <bool kBoth>
+constexpr int kSummedFields = kDerivatives<kBoth> + 2;
+
+template <typename T>
+TWOSTAGE_INLINE Vector<T> field_of(const T* record, int field) {
+    return load(record + field * kLanes<T>);
+}
+template <typename T>
+TWOSTAGE_INLINE void set_field(T* record, int field, Vector<T> value) {
+    store(record + field * kLanes<T>, value);
+}
 
 // Means and variances along the row, about the mean of the window.
 template <typename T, int kTaps>
-void row_moments(T* row, std::int64_t stride, const T* window, int taps, std::int64_t count) {
+void row_moments(const T* row, std::int64_t stride, const T* window, int taps, std::int64_t count, T* to) {
     const int half = (kTaps ? kTaps : taps) / 2;
     const T* weights = window + half;
     const T *x = row + kX * stride, *y = row + kY * stride;
@@ -50,33 +67,37 @@ void row_moments(T* row, std::int64_t stride, const T* window, int taps, std::in
             square_y += weight * (right_y * right_y + left_y * left_y);
             product += weight * (right_x * right_y + left_x * left_y);
         });
-        store(row + kMeanX * stride + u, mean_x);
-        store(row + kMeanY * stride + u, mean_y);
-        store(row + kVarianceX * stride + u, square_x - mean_x * mean_x);
-        store(row + kVarianceY * stride + u, square_y - mean_y * mean_y);
-        store(row + kCovariance * stride + u, product - mean_x * mean_y);
+        T* record = to + u * kMomentFields;
+        set_field(record, kOwnX, x0);
+        set_field(record, kOwnY, y0);
+        set_field(record, kMeanX, mean_x);
+        set_field(record, kMeanY, mean_y);
+        set_field<T>(record, kVarianceX, square_x - mean_x * mean_x);
+        set_field<T>(record, kVarianceY, square_y - mean_y * mean_y);
+        set_field<T>(record, kCovariance, product - mean_x * mean_y);
     }
 }
 
 // Below this sigma, in pixels, a neighbour two rows away hardly belongs to a window, and moments about it lose digits.
 constexpr double kSmallSigma = 0.8;
 
-// Moments of kRowGroup windows below each other at column u, about the pixel of row `centre`. `rows` are the
-// kRowGroup + taps - 1 rows that they cover.
+// Moments of kRowGroup windows below each other at column u, about the pixel of row `centre`. `rows` are the records of
+// the kRowGroup + taps - 1 rows that they cover.
 template <typename T, int kTaps>
-TWOSTAGE_INLINE void column_moments(const T* const* rows, const T* centre, std::int64_t stride, const T* window,
-                                    int taps, std::int64_t u, Moments<T>* to) {
+TWOSTAGE_INLINE void column_moments(const T* const* rows, const T* centre, const T* window, int taps, std::int64_t u,
+                                    Moments<T>* to) {
     const int count = kTaps ? kTaps : taps;
-    const Vector<T> x0 = load(centre + kX * stride + u), y0 = load(centre + kY * stride + u);
+    const std::int64_t at = u * kMomentFields;
+    const Vector<T> x0 = field_of(centre + at, kOwnX), y0 = field_of(centre + at, kOwnY);
     Vector<T> mean_x[kRowGroup]{}, mean_y[kRowGroup]{}, square_x[kRowGroup]{}, square_y[kRowGroup]{};
     Vector<T> product[kRowGroup]{};
     repeat<kTaps ? kTaps + kRowGroup - 1 : 0>(count + kRowGroup - 1, [&](int row) TWOSTAGE_INLINE_LAMBDA {
-        const T* fields = rows[row] + u;
-        const Vector<T> x = (load(fields + kX * stride) - x0) + load(fields + kMeanX * stride);
-        const Vector<T> y = (load(fields + kY * stride) - y0) + load(fields + kMeanY * stride);
-        const Vector<T> xx = load(fields + kVarianceX * stride) + x * x;
-        const Vector<T> yy = load(fields + kVarianceY * stride) + y * y;
-        const Vector<T> xy = load(fields + kCovariance * stride) + x * y;
+        const T* record = rows[row] + at;
+        const Vector<T> x = (field_of(record, kOwnX) - x0) + field_of(record, kMeanX);
+        const Vector<T> y = (field_of(record, kOwnY) - y0) + field_of(record, kMeanY);
+        const Vector<T> xx = field_of(record, kVarianceX) + x * x;
+        const Vector<T> yy = field_of(record, kVarianceY) + y * y;
+        const Vector<T> xy = field_of(record, kCovariance) + x * y;
         repeat<kRowGroup>([&](int output) TWOSTAGE_INLINE_LAMBDA {
             const int tap = row - output;
             if (tap < 0 || tap >= count) return;
@@ -89,11 +110,11 @@ TWOSTAGE_INLINE void column_moments(const T* const* rows, const T* centre, std::
         });
     });
     repeat<kRowGroup>([&](int output) TWOSTAGE_INLINE_LAMBDA {
-        const T* own = rows[output + count / 2] + u;
+        const T* own = rows[output + count / 2] + at;
         to[output] = {x0,
                       y0,
-                      load(own + kX * stride) - x0,
-                      load(own + kY * stride) - y0,
+                      field_of(own, kOwnX) - x0,
+                      field_of(own, kOwnY) - y0,
                       mean_x[output],
                       mean_y[output],
                       square_x[output] - mean_x[output] * mean_x[output],
@@ -104,23 +125,24 @@ TWOSTAGE_INLINE void column_moments(const T* const* rows, const T* centre, std::
 
 // The same for small sigmas: each window's moments about its own centre.
 template <typename T, int kTaps>
-__attribute__((noinline)) void own_column_moments(const T* const* rows, std::int64_t stride, const T* window, int taps,
-                                                  std::int64_t u, Moments<T>* to) {
+__attribute__((noinline)) void own_column_moments(const T* const* rows, const T* window, int taps, std::int64_t u,
+                                                  Moments<T>* to) {
+    const std::int64_t at = u * kMomentFields;
     for (int output = 0; output < kRowGroup; ++output) {
         const T* const* own = rows + output;
-        const T* centre = own[taps / 2] + u;
-        const Vector<T> x0 = load(centre + kX * stride), y0 = load(centre + kY * stride);
+        const T* centre = own[taps / 2] + at;
+        const Vector<T> x0 = field_of(centre, kOwnX), y0 = field_of(centre, kOwnY);
         Vector<T> mean_x{}, mean_y{}, square_x{}, square_y{}, product{};
         repeat<kTaps>(taps, [&](int tap) TWOSTAGE_INLINE_LAMBDA {
-            const T* fields = own[tap] + u;
+            const T* record = own[tap] + at;
             const T weight = window[tap];
-            const Vector<T> x = (load(fields + kX * stride) - x0) + load(fields + kMeanX * stride);
-            const Vector<T> y = (load(fields + kY * stride) - y0) + load(fields + kMeanY * stride);
+            const Vector<T> x = (field_of(record, kOwnX) - x0) + field_of(record, kMeanX);
+            const Vector<T> y = (field_of(record, kOwnY) - y0) + field_of(record, kMeanY);
             mean_x += weight * x;
             mean_y += weight * y;
-            square_x += weight * (load(fields + kVarianceX * stride) + x * x);
-            square_y += weight * (load(fields + kVarianceY * stride) + y * y);
-            product += weight * (load(fields + kCovariance * stride) + x * y);
+            square_x += weight * (field_of(record, kVarianceX) + x * x);
+            square_y += weight * (field_of(record, kVarianceY) + y * y);
+            product += weight * (field_of(record, kCovariance) + x * y);
         });
         to[output] = Moments<T>{x0,
                                 y0,
@@ -137,7 +159,7 @@ __attribute__((noinline)) void own_column_moments(const T* const* rows, std::int
 // Moments along the row of what the mask shows, and how much of the window that is. Means come first, so that a window
 // that sees a single pixel has exactly no variance.
 template <typename T>
-void masked_row_moments(T* row, std::int64_t stride, const T* window, int taps, std::int64_t count) {
+void masked_row_moments(const T* row, std::int64_t stride, const T* window, int taps, std::int64_t count, T* to) {
     const std::int64_t half = taps / 2;
     const T *x = row + kX * stride, *y = row + kY * stride, *mask = row + kMask * stride;
     for (std::int64_t u = 0; u < count; u += kLanes<T>) {
@@ -161,55 +183,54 @@ void masked_row_moments(T* row, std::int64_t stride, const T* window, int taps, 
             variance_y += weight * deviation_y * deviation_y;
             covariance += weight * deviation_x * deviation_y;
         }
-        store(row + kCoverage * stride + u, coverage);
-        store(row + kMeanX * stride + u, mean_x);
-        store(row + kMeanY * stride + u, mean_y);
-        store(row + kVarianceX * stride + u, variance_x);
-        store(row + kVarianceY * stride + u, variance_y);
-        store(row + kCovariance * stride + u, covariance);
+        T* record = to + u * kMaskedMomentFields;
+        set_field(record, kOwnX, x0);
+        set_field(record, kOwnY, y0);
+        set_field(record, kMeanX, mean_x);
+        set_field(record, kMeanY, mean_y);
+        set_field(record, kVarianceX, variance_x);
+        set_field(record, kVarianceY, variance_y);
+        set_field(record, kCovariance, covariance);
+        set_field(record, kCoverage, coverage);
     }
 }
 
 // The same down the column at u for one window, whose rows are `rows`. Returns its coverage, 0 where it is too small.
 template <typename T>
-Vector<T> masked_column_moments(const T* const* rows, std::int64_t stride, const T* window, int taps, std::int64_t u,
-                                Moments<T>& to) {
-    const T* centre = rows[taps / 2] + u;
-    to = Moments<T>{load(centre + kX * stride), load(centre + kY * stride), {}, {}, {}, {}, {}, {}, {}};
-    const auto x_of = [&](const T* fields) {
-        return (load(fields + kX * stride) - to.x0) + load(fields + kMeanX * stride);
-    };
-    const auto y_of = [&](const T* fields) {
-        return (load(fields + kY * stride) - to.y0) + load(fields + kMeanY * stride);
-    };
+Vector<T> masked_column_moments(const T* const* rows, const T* window, int taps, std::int64_t u, Moments<T>& to) {
+    const std::int64_t at = u * kMaskedMomentFields;
+    const T* centre = rows[taps / 2] + at;
+    to = Moments<T>{field_of(centre, kOwnX), field_of(centre, kOwnY), {}, {}, {}, {}, {}, {}, {}};
+    const auto x_of = [&](const T* record) { return (field_of(record, kOwnX) - to.x0) + field_of(record, kMeanX); };
+    const auto y_of = [&](const T* record) { return (field_of(record, kOwnY) - to.y0) + field_of(record, kMeanY); };
     Vector<T> coverage{};
     for (int tap = 0; tap < taps; ++tap) {
-        const T* fields = rows[tap] + u;
-        const Vector<T> weight = window[tap] * load(fields + kCoverage * stride);
+        const T* record = rows[tap] + at;
+        const Vector<T> weight = window[tap] * field_of(record, kCoverage);
         coverage += weight;
-        to.mean_x += weight * x_of(fields);
-        to.mean_y += weight * y_of(fields);
+        to.mean_x += weight * x_of(record);
+        to.mean_y += weight * y_of(record);
     }
     const Vector<T> scale = inverse_or_zero<T>(coverage);
     to.mean_x *= scale;
     to.mean_y *= scale;
     for (int tap = 0; tap < taps; ++tap) {
-        const T* fields = rows[tap] + u;
-        const Vector<T> weight = window[tap] * load(fields + kCoverage * stride) * scale;
-        const Vector<T> deviation_x = x_of(fields) - to.mean_x, deviation_y = y_of(fields) - to.mean_y;
-        to.variance_x += weight * (load(fields + kVarianceX * stride) + deviation_x * deviation_x);
-        to.variance_y += weight * (load(fields + kVarianceY * stride) + deviation_y * deviation_y);
-        to.covariance += weight * (load(fields + kCovariance * stride) + deviation_x * deviation_y);
+        const T* record = rows[tap] + at;
+        const Vector<T> weight = window[tap] * field_of(record, kCoverage) * scale;
+        const Vector<T> deviation_x = x_of(record) - to.mean_x, deviation_y = y_of(record) - to.mean_y;
+        to.variance_x += weight * (field_of(record, kVarianceX) + deviation_x * deviation_x);
+        to.variance_y += weight * (field_of(record, kVarianceY) + deviation_y * deviation_y);
+        to.covariance += weight * (field_of(record, kCovariance) + deviation_x * deviation_y);
     }
     return coverage >= Vector<T>{} + static_cast<T>(kLeastCoverage) ? coverage : Vector<T>{};
 }
 
 // Back along a row: each pixel begin <= u < end sums the derivatives of the windows that cover it in this row, with
-// offsets about itself. `to` starts at `begin`; its fields lie `to_stride` apart.
+// offsets about itself. `to` are records, from `begin` on.
 template <typename T, int kTaps, bool kBoth>
 void row_derivatives(const T* derivatives, const T* images, std::int64_t stride, const T* window, int taps,
-                     std::int64_t begin, std::int64_t end, T* to, std::int64_t to_stride) {
-    constexpr int kFields = kBoth ? 5 : 3;
+                     std::int64_t begin, std::int64_t end, T* to) {
+    constexpr int kFields = kDerivatives<kBoth>;
     const int half = (kTaps ? kTaps : taps) / 2;
     const T* weights = window + half;
     for (std::int64_t u = begin; u < end; u += kLanes<T>) {
@@ -247,24 +268,19 @@ void row_derivatives(const T* derivatives, const T* images, std::int64_t stride,
                 sums[kSlopeY] += weight * slope_y;
             }
         });
-        repeat<kFields>([&](int field)
-                            TWOSTAGE_INLINE_LAMBDA { store(to + field * to_stride + (u - begin), sums[field]); });
+        T* record = to + (u - begin) * kSummedFields<kBoth>;
+        repeat<kFields>([&](int field) TWOSTAGE_INLINE_LAMBDA { set_field(record, field, sums[field]); });
+        set_field(record, kFields, x0);
+        set_field(record, kFields + 1, y0);
     }
 }
 
-// A row of derivatives summed along the row, and the images' row that they belong to.
-template <typename T>
-struct DerivativeRow {
-    const T* fields;
-    const T* images;
-};
-
-// Back down the columns: gradients of kRowGroup rows of pixels, whose images' rows are `pixels`. `rows` are the
-// kRowGroup + taps - 1 rows that reach them; `count` pixels of each are written.
+// Back down the columns: gradients of kRowGroup rows of pixels, whose images' rows are `pixels`. `rows` are the records
+// of the kRowGroup + taps - 1 rows that reach them; `count` pixels of each are written.
 template <typename T, int kTaps, bool kBoth>
-void column_gradients(const DerivativeRow<T>* rows, std::int64_t stride, const T* const* pixels,
-                      std::int64_t image_stride, const T* window, int taps, std::int64_t count, T* const* gradient_x,
-                      T* const* gradient_y) {
+void column_gradients(const T* const* rows, const T* const* pixels, std::int64_t image_stride, const T* window,
+                      int taps, std::int64_t count, T* const* gradient_x, T* const* gradient_y) {
+    constexpr int kFields = kDerivatives<kBoth>;
     const int window_size = kTaps ? kTaps : taps;
     for (std::int64_t u = 0; u < count; u += kLanes<T>) {
         Vector<T> x[kRowGroup], y[kRowGroup], sum_x[kRowGroup]{}, sum_y[kRowGroup]{};
@@ -273,14 +289,14 @@ void column_gradients(const DerivativeRow<T>* rows, std::int64_t stride, const T
             y[output] = load(pixels[output] + kY * image_stride + u);
         });
         repeat<kTaps ? kTaps + kRowGroup - 1 : 0>(window_size + kRowGroup - 1, [&](int row) TWOSTAGE_INLINE_LAMBDA {
-            const T *at = rows[row].fields + u, *images = rows[row].images + u;
-            const Vector<T> x0 = load(images + kX * image_stride), y0 = load(images + kY * image_stride);
-            const Vector<T> offset_x = load(at + kOffsetX * stride), slope_x = load(at + kSlopeX * stride);
-            const Vector<T> cross = load(at + kCross * stride);
+            const T* record = rows[row] + u * kSummedFields<kBoth>;
+            const Vector<T> x0 = field_of(record, kFields), y0 = field_of(record, kFields + 1);
+            const Vector<T> offset_x = field_of(record, kOffsetX), slope_x = field_of(record, kSlopeX);
+            const Vector<T> cross = field_of(record, kCross);
             Vector<T> offset_y{}, slope_y{};
             if constexpr (kBoth) {
-                offset_y = load(at + kOffsetY * stride);
-                slope_y = load(at + kSlopeY * stride);
+                offset_y = field_of(record, kOffsetY);
+                slope_y = field_of(record, kSlopeY);
             }
             repeat<kRowGroup>([&](int output) TWOSTAGE_INLINE_LAMBDA {
                 const int tap = output + window_size - 1 - row;

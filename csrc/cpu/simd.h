@@ -104,8 +104,8 @@ template <typename T>
 TWOSTAGE_INLINE void store_some(T* to, Vector<T> value, std::int64_t count) {
     if (count >= kLanes<T>) {
         store(to, value);
-    } else {
-        for (int lane = 0; lane < count; ++lane) to[lane] = value[lane];
+    } else if (count > 0) {
+        std::memcpy(to, &value, static_cast<std::size_t>(count) * sizeof(T));
     }
 }
 
@@ -121,11 +121,12 @@ TWOSTAGE_INLINE Vector<T> load_some(const T* from, std::int64_t count) {
 // `value` in the lanes begin <= lane < end, 0 in the others, whatever they hold.
 template <typename T>
 TWOSTAGE_INLINE Vector<T> keep_lanes(Vector<T> value, std::int64_t begin, std::int64_t end) {
-    alignas(kVectorBytes) T lanes[kLanes<T>];
-    store(lanes, value);
-    for (int lane = 0; lane < kLanes<T>; ++lane)
-        if (lane < begin || lane >= end) lanes[lane] = 0;
-    return load(lanes);
+    using Lane = typename VectorOf<T>::Lane;
+    typename VectorOf<T>::Index lanes{};
+    for (int lane = 0; lane < kLanes<T>; ++lane) lanes[lane] = lane;
+    const Lane first = static_cast<Lane>(begin > 0 ? begin : 0);
+    const Lane last = static_cast<Lane>(end < kLanes<T> ? end : kLanes<T>);
+    return (lanes >= first) & (lanes < last) ? value : Vector<T>{};
 }
 
 template <typename T>

@@ -27,7 +27,10 @@ template <typename T>
 struct Ring {
     T* base;
     std::int64_t first_row, slots, record;
-    TWOSTAGE_INLINE T* row(std::int64_t row) const { return base + ((row - first_row) % slots) * record; }
+    // In 32 bits, in which a division takes half as long; a tile has some hundred rows.
+    TWOSTAGE_INLINE T* row(std::int64_t row) const {
+        return base + static_cast<std::uint32_t>(row - first_row) % static_cast<std::uint32_t>(slots) * record;
+    }
 };
 
 // kGradients: 0, 1 (of x alone) or 2. kTaps as in filters.h.
@@ -94,8 +97,10 @@ class TileRun {
   private:
     static constexpr int kLane = kLanes<T>;
     static constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(T));  // values of a cache line
-    static constexpr int kFields = kGradients == 2 ? 5 : 3;
-    static constexpr int kRecord = kMasked ? kMaskedRowFields : kRowFields;
+    static constexpr bool kBoth = kGradients == 2;
+    static constexpr int kFields = kDerivatives<kBoth>;
+    static constexpr int kImages = kMasked ? 3 : 2;
+    static constexpr int kMoments = kMasked ? kMaskedMomentFields : kMomentFields;
 
     void lay_out_scratch() {
         const std::int64_t taps = 2 * half_ + 1;
@@ -103,33 +108,37 @@ class TileRun {
         margin_ = (2 * half_ + kLane + kLine - 1) / kLine * kLine;
         stride_ = odd_lines(margin_ + padded_ + 2 * half_ + 2 * kLane);
         width_ = tile_.column_end - tile_.column_begin;
-        gradient_stride_ = odd_lines(width_ + kLane);
         const std::int64_t image_slots = kGradients ? 3 * half_ + 3 * kRowGroup : taps + kRowGroup - 1;
-        const std::int64_t slots = kGradients ? 2 * half_ + 2 * kRowGroup : 0;
-        const std::int64_t image_values = image_slots * kRecord * stride_;
+        const std::int64_t moment_slots = taps + kRowGroup - 1;
+        const std::int64_t derivative_slots = kGradients ? 2 * half_ + 2 * kRowGroup : 0;
+        const std::int64_t moment_record = odd_lines(kMoments * padded_);
+        const std::int64_t derivative_record = odd_lines(kSummedFields<kBoth> * (width_ + kLane));
+        const std::int64_t image_values = image_slots * kImages * stride_;
         const std::int64_t derivative_values =
-            kGradients ? kFields * (kRowGroup * stride_ + (slots + 2) * gradient_stride_) : 0;
-        const std::int64_t bytes = (image_values + derivative_values) * static_cast<std::int64_t>(sizeof(T));
+            kGradients ? kFields * kRowGroup * stride_ + (derivative_slots + 1) * derivative_record + width_ + kLine
+                       : 0;
+        const std::int64_t bytes =
+            (image_values + moment_slots * moment_record + derivative_values) * static_cast<std::int64_t>(sizeof(T));
         auto* memory = static_cast<char*>(
-            thread_scratch(bytes + (taps + kRowGroup) * static_cast<std::int64_t>(sizeof(DerivativeRow<T>))));
-        pointers_ = memory + bytes;
+            thread_scratch(bytes + (taps + kRowGroup) * static_cast<std::int64_t>(sizeof(const T*))));
+        pointers_ = reinterpret_cast<const T**>(memory + bytes);
         T* at = reinterpret_cast<T*>(memory);
-        images_ = {at + margin_, rows_.begin - half_, image_slots, kRecord * stride_};
+        images_ = {at + margin_, rows_.begin - half_, image_slots, kImages * stride_};
         inside_ = overlap({-half_, count_ + half_}, {-origin_, problem_.params.width - origin_});
         for (std::int64_t slot = 0; slot < image_slots; ++slot)
-            for (const int field : {kX, kY}) clear_beside(images_.base + (slot * kRecord + field) * stride_);
+            for (const int field : {kX, kY}) clear_beside(images_.base + (slot * kImages + field) * stride_);
         at += image_values;
+        moments_ = {at, rows_.begin - half_, moment_slots, moment_record};
+        at += moment_slots * moment_record;
         if constexpr (kGradients != 0) {
             // Outside the scored windows derivatives are 0.
-            std::memset(at, 0,
-                        static_cast<std::size_t>(kFields * (kRowGroup * stride_ + gradient_stride_)) * sizeof(T));
+            std::memset(at, 0, static_cast<std::size_t>(kFields * kRowGroup * stride_ + derivative_record) * sizeof(T));
             derivatives_ = at + margin_;
             at += kFields * kRowGroup * stride_;
             zero_row_ = at;
-            at += kFields * gradient_stride_;
-            unwanted_row_ = at;
-            at += kFields * gradient_stride_;
-            row_derivatives_ = {at, rows_.begin, slots, kFields * gradient_stride_};
+            at += derivative_record;
+            row_derivatives_ = {at, rows_.begin, derivative_slots, derivative_record};
+            unwanted_row_ = at + derivative_slots * derivative_record;
         }
     }
 
@@ -152,7 +161,7 @@ class TileRun {
             std::memset(to + inside_.begin, 0, static_cast<std::size_t>(count) * sizeof(T));
             return;
         }
-        const std::int64_t first = (tile_.plane * p.height + row) * p.width + origin_ + inside_.begin;
+        const std::int64_t first = pixel_index(row, inside_.begin);
         const ImageType type = problem_.buffers.type;
         convert_pixels(static_cast<const char*>(image) + first * pixel_bytes(type), type, count, to + inside_.begin);
     }
@@ -187,13 +196,34 @@ class TileRun {
                 read_mask(next_row_, row + kMask * stride_);
                 hide_pixels(row + kMask * stride_, row + kX * stride_, latest_x_);
                 hide_pixels(row + kMask * stride_, row + kY * stride_, latest_y_);
-                masked_row_moments<T>(row, stride_, window_, taps, padded_);
+                masked_row_moments<T>(row, stride_, window_, taps, padded_, moments_.row(next_row_));
             } else {
-                row_moments<T, kTaps>(row, stride_, window_, taps, padded_);
+                row_moments<T, kTaps>(row, stride_, window_, taps, padded_, moments_.row(next_row_));
             }
             if (pixel_factor_ != 0 && next_row_ >= tile_.row_begin && next_row_ < tile_.row_end)
                 sums_.difference += absolute_difference(row);
         }
+    }
+
+    // Asks for what the next kRowGroup rows will read and write at u: memory answers while windows are scored. Some of
+    // it may lie outside the images, which a prefetch may.
+    TWOSTAGE_INLINE void fetch_ahead(std::int64_t u) const {
+        const SimilarityBuffers<T>& buffers = problem_.buffers;
+        const std::int64_t bytes = pixel_bytes(buffers.type);
+        for (std::int64_t row = 0; row < kRowGroup; ++row) {
+            const std::int64_t to_read = pixel_index(next_row_ + row, u) * bytes;
+            __builtin_prefetch(static_cast<const char*>(buffers.prediction) + to_read);
+            __builtin_prefetch(static_cast<const char*>(buffers.target) + to_read);
+            if constexpr (kGradients != 0) {
+                const std::int64_t to_write = pixel_index(next_window_ - half_ - kRowGroup + row, u);
+                __builtin_prefetch((swapped_ ? buffers.target_gradient : buffers.prediction_gradient) + to_write, 1);
+                if constexpr (kBoth) __builtin_prefetch(buffers.target_gradient + to_write, 1);
+            }
+        }
+    }
+
+    TWOSTAGE_INLINE std::int64_t pixel_index(std::int64_t row, std::int64_t u) const {
+        return (tile_.plane * problem_.params.height + row) * problem_.params.width + origin_ + u;
     }
 
     // Sum over the tile's own pixels of a row, each times its mask.
@@ -217,21 +247,23 @@ class TileRun {
                   taps = static_cast<int>(2 * half_ + 1);
         next_window_ += kRowGroup;
         read_rows_until(first + kRowGroup + half_);
-        const T** pointers = static_cast<const T**>(pointers_);
-        for (std::int64_t row = 0; row < kRowGroup + 2 * half_; ++row) pointers[row] = images_.row(first - half_ + row);
-        const T* centre = images_.row(first + kRowGroup / 2);
+        const T** rows_below = pointers_;
+        for (std::int64_t row = 0; row < kRowGroup + 2 * half_; ++row)
+            rows_below[row] = moments_.row(first - half_ + row);
+        const T* centre = moments_.row(first + kRowGroup / 2);
         const Constants<T> constants = constants_;
         Vector<T> sum{};
         for (std::int64_t u = 0; u < padded_; u += kLane) {
+            fetch_ahead(u);
             Moments<T> moments[kRowGroup];
             Vector<T> coverage[kRowGroup];
             if constexpr (kMasked)
                 for (int row = 0; row < rows; ++row)
-                    coverage[row] = masked_column_moments<T>(pointers + row, stride_, window_, taps, u, moments[row]);
+                    coverage[row] = masked_column_moments<T>(rows_below + row, window_, taps, u, moments[row]);
             else if (small_sigma_)
-                own_column_moments<T, kTaps>(pointers, stride_, window_, taps, u, moments);
+                own_column_moments<T, kTaps>(rows_below, window_, taps, u, moments);
             else
-                column_moments<T, kTaps>(pointers, centre, stride_, window_, taps, u, moments);
+                column_moments<T, kTaps>(rows_below, centre, window_, taps, u, moments);
             for (int row = 0; row < rows; ++row)
                 sum += score_vector(constants, first + row, u, moments[row], coverage[row],
                                     derivatives_ + row * kFields * stride_ + u);
@@ -239,10 +271,9 @@ class TileRun {
         for (int lane = 0; lane < kLane; ++lane) sums_.deficit += static_cast<double>(sum[lane]);
         if constexpr (kGradients != 0)
             for (int row = 0; row < rows; ++row)
-                row_derivatives<T, kTaps, kGradients == 2>(derivatives_ + row * kFields * stride_,
-                                                           images_.row(first + row), stride_, window_, taps,
-                                                           tile_.column_begin - origin_, tile_.column_end - origin_,
-                                                           row_derivatives_.row(first + row), gradient_stride_);
+                row_derivatives<T, kTaps, kBoth>(derivatives_ + row * kFields * stride_, images_.row(first + row),
+                                                 stride_, window_, taps, tile_.column_begin - origin_,
+                                                 tile_.column_end - origin_, row_derivatives_.row(first + row));
     }
 
     // Returns the deficits of the windows that belong to this tile, with a mask times their `coverage`.
@@ -283,11 +314,10 @@ class TileRun {
     // Writes the gradients of the next kRowGroup rows of pixels, whose windows have all been scored.
     void write_gradients(std::int64_t first) {
         const std::int64_t begin = tile_.column_begin - origin_;
-        auto* rows = static_cast<DerivativeRow<T>*>(pointers_);
         for (std::int64_t index = 0; index < kRowGroup + 2 * half_; ++index) {
             const std::int64_t row = first - half_ + index;
             const bool scored = row >= rows_.begin && row < rows_.end;
-            rows[index] = {scored ? row_derivatives_.row(row) : zero_row_, images_.row(scored ? row : first) + begin};
+            pointers_[index] = scored ? row_derivatives_.row(row) : zero_row_;
         }
         const SimilarityBuffers<T>& buffers = problem_.buffers;
         T* const gradient_x = swapped_ ? buffers.target_gradient : buffers.prediction_gradient;
@@ -296,14 +326,13 @@ class TileRun {
         for (int output = 0; output < kRowGroup; ++output) {
             const bool wanted = first + output < tile_.row_end;
             const std::int64_t row = wanted ? first + output : first;
-            const std::int64_t at =
-                (tile_.plane * problem_.params.height + row) * problem_.params.width + tile_.column_begin;
+            const std::int64_t at = pixel_index(row, begin);
             pixels[output] = images_.row(row) + begin;
             to_x[output] = wanted ? gradient_x + at : unwanted_row_;
-            to_y[output] = kGradients != 2 ? nullptr : wanted ? buffers.target_gradient + at : unwanted_row_;
+            to_y[output] = !kBoth ? nullptr : wanted ? buffers.target_gradient + at : unwanted_row_;
         }
-        column_gradients<T, kTaps, kGradients == 2>(rows, gradient_stride_, pixels, stride_, window_,
-                                                    static_cast<int>(2 * half_ + 1), width_, to_x, to_y);
+        column_gradients<T, kTaps, kBoth>(pointers_, pixels, stride_, window_, static_cast<int>(2 * half_ + 1), width_,
+                                          to_x, to_y);
         if (!kMasked && pixel_factor_ == 0) return;
         for (int output = 0; output < kRowGroup && first + output < tile_.row_end; ++output)
             finish_gradients(pixels[output], to_x[output], to_y[output]);
@@ -319,7 +348,7 @@ class TileRun {
             const Vector<T> sign = factor * ((x > y ? none + 1 : none) - (x < y ? none + 1 : none));
             const Vector<T> seen = kMasked ? load(pixels + kMask * stride_ + u) : none + 1;
             store_some<T>(to_x + u, seen * (load_some(to_x + u, left) + sign), left);
-            if constexpr (kGradients == 2) store_some<T>(to_y + u, seen * (load_some(to_y + u, left) - sign), left);
+            if constexpr (kBoth) store_some<T>(to_y + u, seen * (load_some(to_y + u, left) - sign), left);
         }
     }
 
@@ -330,16 +359,17 @@ class TileRun {
     const T* window_;
     bool small_sigma_;
     bool swapped_;  // x is the target: its gradient alone is wanted
-    std::int64_t lead_, origin_, count_, padded_, margin_, stride_, width_, gradient_stride_;
+    std::int64_t lead_, origin_, count_, padded_, margin_, stride_, width_;
     Range rows_, owned_rows_;   // centres of the windows that are scored, and that count here
     Range owned_;               // u of the windows that count here
     Range inside_;              // u of the columns that are read
-    Ring<T> images_;            // fields of RowField
-    T* derivatives_ = nullptr;  // of kRowGroup rows of windows
-    Ring<T> row_derivatives_;   // the same, summed along the rows
+    Ring<T> images_;            // rows of ImageField
+    Ring<T> moments_;           // records of MomentField
+    T* derivatives_ = nullptr;  // rows of DerivativeField, of kRowGroup rows of windows
+    Ring<T> row_derivatives_;   // records of the same, summed along the rows
     const T* zero_row_ = nullptr;
-    T* unwanted_row_ = nullptr;  // takes what lies below the tile
-    void* pointers_ = nullptr;   // room for the rows under one filter
+    T* unwanted_row_ = nullptr;     // takes what lies below the tile
+    const T** pointers_ = nullptr;  // room for the rows under one filter
     std::int64_t next_row_, next_window_;
     const T* mask_ = nullptr;    // of this sample
     T latest_x_{}, latest_y_{};  // the last visible pixel

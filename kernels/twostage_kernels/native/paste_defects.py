@@ -1,13 +1,15 @@
-"""``paste_defects`` on the CPU: tensors in, tensors out, addresses in between."""
+"""``paste_defects`` on the CPU, and its registration: tensors in, tensors out, addresses in between."""
 
 import torch
 from torch import Tensor
 
+from twostage_kernels.native import paste_defects_cuda
+from twostage_kernels.native.cuda import cuda_extension
 from twostage_kernels.native.extension import chosen_instruction_set, extension
 from twostage_kernels.native.paste_call import paste_call, plain_polygons
 from twostage_kernels.paste_arguments import Polygons
 from twostage_kernels.paste_checks import require_values
-from twostage_kernels.paste_registration import PasteDefects, register_paste
+from twostage_kernels.paste_registration import PasteDefects, PasteKernel, register_paste
 
 
 def _run(
@@ -51,4 +53,7 @@ def _fills_its_images(images: Tensor) -> bool:
     return len(images) < 2 or images.stride(0) >= expected
 
 
-paste_defects: PasteDefects = register_paste("native", {"cpu": _run})
+_KERNELS: dict[str, PasteKernel] = {"cpu": _run}
+if cuda_extension is not None:
+    _KERNELS["cuda"] = paste_defects_cuda.run
+paste_defects: PasteDefects = register_paste("native", _KERNELS)

@@ -33,10 +33,15 @@ FLAGS_OF_FILE["paste_shape.cpp"] = ["-ffp-contract=off"]
 
 # --- CUDA ----------------------------------------------------------------------------------------------------------
 
-CUDA_SOURCES = ("similarity.cu", "strips_float.cu", "strips_double.cu", "rescale.cu")
+CUDA_SOURCES = (
+    *("similarity.cu", "strips_float.cu", "strips_double.cu", "rescale.cu"),
+    *("paste.cu", "paste_float.cu", "paste_double.cu"),
+)
 ARCHITECTURES = "75;80;86;89;90"  # the last one as PTX too, from which a driver compiles for newer GPUs
-# Subnormal numbers are taken as 0, which approximate reciprocals and roots then need not look out for.
-CUDA_FLAGS = ["-std=c++17", "-O3", "-ftz=true", "--cudart=static", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
+CUDA_FLAGS = ["-std=c++17", "-O3", "--cudart=static", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
+# Subnormal numbers are taken as 0, which approximate reciprocals and roots then need not look out for. Polygons must
+# not be compiled so: which pixels are inside would not be what it is elsewhere.
+CUDA_FLAGS_OF_FILE = {name: ["-ftz=true"] for name in CUDA_SOURCES if not name.startswith("paste")}
 
 
 def find_nvcc() -> Path | None:
@@ -92,7 +97,8 @@ class BuildExtension(build_ext):
 
     def compile_cuda(self, obj: str, src: str) -> None:
         assert NVCC is not None
-        command = [str(NVCC), *CUDA_FLAGS, *architecture_flags(NVCC, WANTED_ARCHITECTURES), "-c", src, "-o", obj]
+        flags = [*CUDA_FLAGS, *CUDA_FLAGS_OF_FILE.get(Path(src).name, [])]
+        command = [str(NVCC), *flags, *architecture_flags(NVCC, WANTED_ARCHITECTURES), "-c", src, "-o", obj]
         if os.environ.get("CXX"):
             command += ["-ccbin", os.environ["CXX"]]
         if subprocess.run(command, check=False).returncode:
@@ -125,7 +131,11 @@ if NVCC is not None:
     EXTENSIONS.append(
         Extension(
             "twostage_kernels._cuda_extension",
-            sources=["csrc/bindings_cuda.cpp", *(f"csrc/cuda/{name}" for name in CUDA_SOURCES)],
+            sources=[
+                "csrc/bindings_cuda.cpp",
+                "csrc/bindings_paste_cuda.cpp",
+                *(f"csrc/cuda/{name}" for name in CUDA_SOURCES),
+            ],
             depends=[str(path) for path in sorted(Path("csrc").rglob("*.*h"))],
             include_dirs=[pybind11.get_include()],
             define_macros=[("TWOSTAGE_CUDA_ARCHITECTURES", f'"{WANTED_ARCHITECTURES}"')],

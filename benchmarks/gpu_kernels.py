@@ -59,7 +59,7 @@ class TritonKernel(Kernel):
     stages: int = 3
 
 
-KERNELS: tuple[CudaKernel | TritonKernel, ...] = tuple(
+_SIMILARITY = tuple(
     CudaKernel(
         # All branches of the loop over rows count, also those for other types of images and for seldom work.
         name=f"similarity with gradient, {form}, every branch",
@@ -75,3 +75,19 @@ KERNELS: tuple[CudaKernel | TritonKernel, ...] = tuple(
     )
     for form, variant in (("additive", "IfLi2ELb1ELb1ELb0"), ("product", "IfLi2ELb0ELb1ELb0"))
 )
+
+_PASTE = tuple(
+    CudaKernel(
+        name=f"paste, {channels} channel{'s' if channels > 1 else ''}, every branch and loop once",
+        entry="paste_tiles",
+        variant=f"IfLi{channels}E",
+        source="csrc/cuda/paste_float.cu",
+        threads=256,
+        pixels=channels * 32 * 32,
+        dynamic_shared_bytes=4 * (400 + (channels + 1) * 32 * 32) + 28 * 1024,
+        least_bytes=8 + 4 / channels,
+    )
+    for channels in (1, 3)
+)
+
+KERNELS: tuple[CudaKernel | TritonKernel, ...] = (*_SIMILARITY, *_PASTE)

@@ -11,3 +11,4 @@ T* pointer(std::uintptr_t address) {
 }
 
 void bind_paste(pybind11::module_& module);
+void bind_paste_cuda(pybind11::module_& module);

@@ -93,6 +93,7 @@ PYBIND11_MODULE(_cuda_extension, module) {
         .def("workspace", &Similarity::workspace)
         .def("run", &Similarity::run);
     module.def("rescale", &rescale);
+    bind_paste_cuda(module);
     module.def("devices", &twostage::cuda_devices);
     module.attr("architectures") = TWOSTAGE_CUDA_ARCHITECTURES;
     module.attr("window_sizes") = py::make_tuple(twostage::kSmallestCudaWindow, twostage::kLargestCudaWindow);

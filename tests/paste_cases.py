@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tolerances import tolerance
+from tolerances import HALF_ROUNDING, tolerance
 from torch import Tensor
 
 from twostage_kernels import paste_defects
@@ -91,6 +91,13 @@ def assert_images(got: Tensor, expected: Tensor | Array, name: str = "paste imag
     difference = (got.double().cpu() - torch.as_tensor(expected).double().cpu()).abs()
     assert difference.shape == got.shape
     assert float(difference.max()) <= tolerance(name, got.dtype)
+
+
+def rounding(images: Tensor) -> float:
+    """How far apart two roundings of nearly the same number may lie."""
+    if images.dtype == torch.uint8:
+        return 1.0
+    return HALF_ROUNDING.get(images.dtype, 0.0) * max(1.0, float(images.abs().max()))
 
 
 def any_batch(seed: int) -> dict[str, Any]:

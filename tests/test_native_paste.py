@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from paste_cases import any_batch, textured
-from tolerances import HALF_ROUNDING, tolerance
+from paste_cases import any_batch, rounding, textured
+from tolerances import tolerance
 from torch import Tensor
 
 from twostage_kernels import native, paste_defects
@@ -25,13 +25,6 @@ def poisoned_memory() -> Iterator[None]:
     assert torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     yield
     torch.use_deterministic_algorithms(False)
-
-
-def rounding(images: Tensor) -> float:
-    """How far apart two roundings of nearly the same number may lie."""
-    if images.dtype == torch.uint8:
-        return 1.0
-    return HALF_ROUNDING.get(images.dtype, 0.0) * max(1.0, float(images.abs().max()))
 
 
 @pytest.mark.parametrize("instruction_set", range(len(native.instruction_sets())), ids=native.instruction_sets())

@@ -53,7 +53,7 @@ _SIMILARITY: dict[str, Backend] = {
 _BACKENDS: dict[str, dict[str, Backend]] = {
     "aw_ssim": _SIMILARITY,
     "ssim": _SIMILARITY,
-    "paste_defects": {**_native(native.paste_defects), "reference": Backend(reference.paste_defects)},
+    "paste_defects": {**_native(native.paste_defects, ("cpu", "cuda")), "reference": Backend(reference.paste_defects)},
 }
 OPS = tuple(_BACKENDS)
 

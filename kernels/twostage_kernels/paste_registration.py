@@ -1,6 +1,6 @@
 """Makes a backend's ``paste_defects`` operators of torch: schema and fake kernel, new images and in place."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -50,19 +50,19 @@ class PasteDefects(Protocol):
     ) -> tuple[Tensor, Tensor]: ...
 
 
-def register_paste(backend: str, device: str, kernel: PasteKernel) -> PasteDefects:
-    """Define the operators of ``backend``, with ``kernel`` for ``device`` (a dispatch key such as "CPU")."""
+def register_paste(backend: str, kernels: Mapping[str, PasteKernel]) -> PasteDefects:
+    """Define the operators of ``backend``, with a kernel for each type of torch.device ("cpu", "cuda")."""
     new = define(f"{backend}_paste_defects", f"(Tensor target, {_ARGUMENTS}) -> (Tensor, Tensor)")
     in_place = define(f"{backend}_paste_defects_", f"(Tensor(a!) target, {_ARGUMENTS}) -> Tensor")
 
     def run_new(target: Tensor, source: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
         images, opacity = torch.empty_like(target), _empty_opacity(target)
-        kernel(target, source, *_split(arguments), images, opacity)
+        kernels[target.device.type](target, source, *_split(arguments), images, opacity)
         return images, opacity
 
     def run_in_place(target: Tensor, source: Tensor, *arguments: Any) -> Tensor:
         opacity = _empty_opacity(target)
-        kernel(target, source, *_split(arguments), target, opacity)
+        kernels[target.device.type](target, source, *_split(arguments), target, opacity)
         return opacity
 
     def fake_new(target: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
@@ -71,9 +71,10 @@ def register_paste(backend: str, device: str, kernel: PasteKernel) -> PasteDefec
     def fake_in_place(target: Tensor, *_: Any) -> Tensor:
         return _empty_opacity(target)
 
-    LIBRARY.impl(new, run_new, device)
+    for device in kernels:
+        LIBRARY.impl(new, run_new, device.upper())
+        LIBRARY.impl(in_place, run_in_place, device.upper())
     torch.library.register_fake(new, fake_new, lib=LIBRARY)
-    LIBRARY.impl(in_place, run_in_place, device)
     torch.library.register_fake(in_place, fake_in_place, lib=LIBRARY)
 
     def paste(

@@ -69,6 +69,7 @@ enum cudaDeviceAttr {
     cudaDevAttrMaxSharedMemoryPerMultiprocessor,
     cudaDevAttrComputeCapabilityMajor,
     cudaDevAttrComputeCapabilityMinor,
+    cudaDevAttrMaxGridDimZ,
 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 using cudaStream_t = struct CUstream_st*;
@@ -78,6 +79,7 @@ namespace cuda_on_cpu {
 struct Machine {
     int devices = 1, device = 0;
     int multiprocessors = 4, shared_bytes = 99 * 1024, shared_bytes_in_all = 100 * 1024, major = 9, minor = 0;
+    int layers = 65535;  // of a grid
     cudaError_t fail_next = cudaSuccess, latest = cudaSuccess;
     cudaStream_t latest_stream = nullptr;
     int launches = 0;
@@ -171,7 +173,7 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 shape, std::size_t sh
         return;
     }
     if (threads == 0 || threads > kMostThreads || grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > 65535 ||
-        grid.z > 65535 || shared_bytes > static_cast<std::size_t>(m.shared_bytes)) {
+        grid.z > static_cast<unsigned>(m.layers) || shared_bytes > static_cast<std::size_t>(m.shared_bytes)) {
         m.latest = cudaErrorInvalidConfiguration;
         return;
     }
@@ -279,6 +281,7 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int)
     *value = which == cudaDevAttrMultiProcessorCount                ? m.multiprocessors
              : which == cudaDevAttrMaxSharedMemoryPerBlockOptin     ? m.shared_bytes
              : which == cudaDevAttrMaxSharedMemoryPerMultiprocessor ? m.shared_bytes_in_all
+             : which == cudaDevAttrMaxGridDimZ                      ? m.layers
              : which == cudaDevAttrComputeCapabilityMajor           ? m.major
                                                                     : m.minor;
     return cudaSuccess;
@@ -397,6 +400,12 @@ void __stcs(T* address, T value) {
 }
 
 inline float __fdividef(float a, float b) { return cuda_on_cpu::approximate(a / b); }
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fdiv_rn(float a, float b) { return a / b; }
+inline double __dadd_rn(double a, double b) { return a + b; }
+inline double __dmul_rn(double a, double b) { return a * b; }
+inline double __ddiv_rn(double a, double b) { return a / b; }
 inline float __frcp_rn(float a) { return 1.0f / a; }
 inline float __fsqrt_rn(float a) { return sqrtf(a); }
 inline float rsqrtf(float a) {

@@ -16,7 +16,7 @@ from training_fixtures import at_step, make_images, make_trainer, state_of
 from twostage import Detector
 from twostage.data import find_samples
 from twostage.distributed import BatchNorm, Ranks, joined
-from twostage.trainer import TrainingInterrupted
+from twostage.stopping import TrainingInterrupted
 
 CPU = torch.device("cpu")
 

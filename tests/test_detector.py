@@ -26,7 +26,7 @@ from twostage.errors import CheckpointError, ConfigError, DataError, NonFiniteLo
 from twostage.history import read_history
 from twostage.lpips import LPIPS
 from twostage.scoring import resize_map
-from twostage.trainer import TrainingInterrupted
+from twostage.stopping import TrainingInterrupted
 
 SCORING = ScoringConfig(map="residual", lpips=False, smoothing=1.0)
 

@@ -38,7 +38,7 @@ STAGES = {
 
 
 @cache
-def _lpips(device: str) -> LPIPS:
+def lpips_of(device: str) -> LPIPS:
     """With random weights, which take as long as the published ones."""
     generator = torch.Generator().manual_seed(0)
     weights = {}
@@ -54,7 +54,7 @@ def _images(count: int, seed: int) -> list[Tensor]:
     return [torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator) for _ in range(count)]
 
 
-def _model(device: str) -> Autoencoder:
+def new_model(device: str) -> Autoencoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return Autoencoder(CHANNELS, ModelConfig(patch_size=PATCH)).to(device)
@@ -66,11 +66,11 @@ def _trainer(task: str, device: str, seed: int) -> Trainer:
     images = _images(batch, seed)
     defects = DefectSampler(DefectConfig(), SourcePool(images, None, 16), PATCH, seed)
     return Trainer(
-        _model(device),
+        new_model(device),
         [stage],
         PatchStore(images, PATCH, seed),
         defects,
-        _lpips(device) if stage.loss.uses_lpips else None,
+        lpips_of(device) if stage.loss.uses_lpips else None,
         batch_size=batch,
         names=[str(index) for index in range(batch)],
         fingerprint={},
@@ -100,7 +100,7 @@ def _first_loss(task: str, trainer: Trainer) -> float:
         loss = float(aw_ssim_loss(prediction, target, sigma=sigma, backend="reference"))
         if stage.loss.uses_lpips:
             share = stage.loss.similarity_share
-            lpips = copy.deepcopy(_lpips(str(trainer.device))).double().cpu()
+            lpips = copy.deepcopy(lpips_of(str(trainer.device))).double().cpu()
             loss = share * loss + (1 - share) * float(lpips(prediction, target))
     return loss
 
@@ -139,7 +139,7 @@ class Request(NamedTuple):
 def _request(device: str, seed: int) -> Request:
     generator = torch.Generator().manual_seed(seed)
     image = torch.rand(CHANNELS, IMAGE, IMAGE, generator=generator)
-    model, lpips = _model(device).eval(), _lpips(device)
+    model, lpips = new_model(device).eval(), lpips_of(device)
     pair = feature_pair(lpips, image.to(device), image.flip(2).to(device))
     calibration = Calibration("features", 0.0, {}, fit_gaussian([pair]), threshold=1.0, candidates=())
     return Request(Detector(Config(), Fitted(model, lpips, "rgb", calibration, 0)), image)

@@ -51,13 +51,14 @@ class CacheIndex:
         self._first = np.cumsum(lengths)
         paths = [np.array(piece["path"]) for piece in self._pieces]
         _give_back(*self._pieces)
-        every = np.concatenate(paths) if paths else np.zeros(0, dtype=np.uint64)
+        every = paths.pop() if len(paths) == 1 else np.concatenate(paths or [np.zeros(0, dtype=np.uint64)])
         # The last row of a path counts: sorted stably, it stands last among its equals.
         order = np.argsort(every, kind="stable")
+        every = every[order]
         last = np.ones(len(order), dtype=bool)
-        last[:-1] = every[order[1:]] != every[order[:-1]]
+        np.not_equal(every[1:], every[:-1], out=last[:-1])
         self._positions: _Positions = order[last]
-        self._paths: Words = every[self._positions]
+        self._paths: Words = every[last]
 
     @property
     def next_number(self) -> int:

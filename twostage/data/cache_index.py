@@ -49,8 +49,7 @@ class CacheIndex:
         self._pieces: list[Rows] = [np.load(file, mmap_mode="r", allow_pickle=False) for file in self.files]
         lengths = np.array([0, *(len(piece) for piece in self._pieces)], dtype=np.int64)
         self._first = np.cumsum(lengths)
-        paths = [np.array(piece["path"]) for piece in self._pieces]
-        _give_back(*self._pieces)
+        paths = [_paths_of(piece) for piece in self._pieces]
         every = paths.pop() if len(paths) == 1 else np.concatenate(paths or [np.zeros(0, dtype=np.uint64)])
         # The last row of a path counts: sorted stably, it stands last among its equals.
         order = np.argsort(every, kind="stable")
@@ -154,6 +153,15 @@ def _on_disk(folder: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.
         return np.zeros(shape, dtype=dtype)
     with tempfile.TemporaryFile(dir=folder) as file:
         return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
+
+
+def _paths_of(piece: Rows) -> Words:
+    paths = np.empty(len(piece), dtype=np.uint64)
+    for first in range(0, len(piece), _ROWS_AT_ONCE):
+        part = slice(first, first + _ROWS_AT_ONCE)
+        paths[part] = piece["path"][part]
+        _give_back(piece)
+    return paths
 
 
 def _give_back(*arrays: npt.NDArray[Any]) -> None:

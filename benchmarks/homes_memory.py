@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ import torch
 from twostage.config import DataConfig
 from twostage.data import cache as cache_module
 from twostage.data.cache import ImageCache
+from twostage.data.listing import files_in
 from twostage.data.mapped import MappedPatches
 from twostage.data.order import Lanes
 from twostage.data.prepared import Prepared, PreparedImage, Preparer
@@ -58,12 +60,13 @@ def write(home: str, folder: Path, count: int) -> None:
         _opened_cache(folder, count)
 
 
-def _opened_cache(folder: Path, count: int) -> Prepared:
+def _opened_cache(folder: Path, count: int) -> tuple[Prepared, Sequence[Path]]:
+    """The images, and the list of their files, which a training keeps to name them."""
     cache = ImageCache(folder, Synthetic(CONFIG, "gray", describe))
-    paths = [Path(f"{number}.png") for number in range(count)]
+    paths = files_in(Path(), (f"{number}.png" for number in range(count)))
     prepared, findings = cache.open(paths)
     assert prepared is not None, findings
-    return prepared
+    return prepared, paths
 
 
 def train(home: str, folder: Path, count: int) -> dict[str, float]:
@@ -72,10 +75,10 @@ def train(home: str, folder: Path, count: int) -> dict[str, float]:
     cpu = torch.device("cpu")
     started = time.perf_counter()
     if home == "cache":
-        prepared, order = _opened_cache(folder, count), None
+        (prepared, paths), order = _opened_cache(folder, count), None
     else:
         shards = open_shards(folder, CONFIG)
-        prepared, order = shards.train, Lanes(shards.images_in_shard, 64, 0)
+        prepared, paths, order = shards.train, (), Lanes(shards.images_in_shard, 64, 0)
     opened = time.perf_counter() - started
     peak_opened = _peak_mb()
     store = MappedPatches(prepared.images, PATCH, 0, cpu, order)
@@ -90,6 +93,7 @@ def train(home: str, folder: Path, count: int) -> dict[str, float]:
         store.patches(samples, 0)
         pool.candidates_of(store.image_of(samples))
     seconds = time.perf_counter() - started
+    assert home == "shards" or len(paths) == count
     return {
         "seconds_to_open": opened,
         "peak_mb_opened": peak_opened,

@@ -9,7 +9,7 @@ import time
 import torch
 
 from twostage.autoencoder import Autoencoder
-from twostage.config import DefectConfig, LossConfig, ModelConfig, StageConfig
+from twostage.config import ComputeConfig, DefectConfig, LossConfig, ModelConfig, StageConfig
 from twostage.data.patches import PatchStore
 from twostage.defects import DefectSampler, SourcePool
 from twostage.devices import choose_device
@@ -34,6 +34,8 @@ def measure(batch: int, steps: int, defective: bool, device: torch.device) -> fl
         batch_size=batch,
         names=[str(index) for index in range(IMAGES)],
         fingerprint={},
+        # Each step is waited for, so that each has its time.
+        compute=ComputeConfig(log_every=1),
     )
     times = [time.perf_counter()]
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from twostage.config import (
     BlendName,
     Color,
+    ComputeConfig,
     Config,
     DataConfig,
     DefectConfig,
@@ -15,6 +16,7 @@ from twostage.config import (
     LossName,
     MapName,
     ModelConfig,
+    Precision,
     ScoringConfig,
     Skips,
     StageConfig,
@@ -90,6 +92,14 @@ scoring_configs = st.builds(
     image_fraction=st.floats(0, 1, exclude_min=True),
     quantile=st.floats(0, 1, exclude_min=True),
 ) | st.builds(ScoringConfig, map=st.sampled_from(get_args(MapName)), lpips=st.just(True))
+compute_configs = st.builds(
+    ComputeConfig,
+    precision=st.sampled_from(get_args(Precision)),
+    channels_last=st.booleans(),
+    compile=st.booleans(),
+    cuda_graph=st.booleans(),
+    log_every=st.none() | st.integers(1, 10**6),
+)
 configs = st.builds(
     Config,
     data=data_configs,
@@ -98,6 +108,7 @@ configs = st.builds(
     first_stage=stage_configs,
     second_stage=stage_configs,
     scoring=scoring_configs,
+    compute=compute_configs,
     batch_size=st.integers(1, 10_000),
     seed=st.integers(0, 2**63 - 1),
     checkpoint_every=st.integers(1, 10**9),

@@ -1,5 +1,6 @@
 """What the processes of the distributed tests do (here, so that they start quickly)."""
 
+import json
 import os
 import signal
 import socket
@@ -14,9 +15,11 @@ from torch import Tensor, nn
 from training_fixtures import at_step, make_images, make_trainer, state_of
 
 from twostage import Detector
+from twostage.config import ComputeConfig
 from twostage.data import find_samples
 from twostage.distributed import BatchNorm, Ranks, joined
-from twostage.trainer import TrainingInterrupted
+from twostage.stopping import TrainingInterrupted
+from twostage.trainer import StepReport
 
 CPU = torch.device("cpu")
 
@@ -60,6 +63,14 @@ def train(ranks: Ranks, checkpoints: Path, states: Path, until: int | None) -> N
     except TrainingInterrupted:
         assert trainer.step == until
     safetensors.torch.save_file({k: v.contiguous() for k, v in state_of(trainer).items()}, states / f"{ranks.rank}")
+
+
+def losses(ranks: Ranks, compute: ComputeConfig, folder: Path) -> None:
+    """Train, and write the losses that this process was told."""
+    trainer = make_trainer(make_images(4), batch_size=4, compute=compute)
+    reports: list[StepReport] = []
+    trainer.run(on_step=reports.append)
+    (folder / f"{ranks.rank}.json").write_text(json.dumps([report.loss for report in reports]))
 
 
 def normalise(ranks: Ranks, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from twostage import Detector, Prediction
 from twostage.cli import main
+from twostage.errors import DataError
 from twostage.run_folder import RunFolder
 
 
@@ -111,16 +113,17 @@ def test_ctrl_c_keeps_every_finished_row_and_resume_scores_the_rest(
     trained: RunFolder, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    real = Detector.predict
+    real = Detector.predict_files
     scored: list[str] = []
 
-    def predict(detector: Detector, image: Path) -> Prediction:
-        if image.name == "b.jpg" and "again" not in scored:
-            raise KeyboardInterrupt
-        scored.append(image.name)
-        return real(detector, image)
+    def predict_files(detector: Detector, paths: Iterable[Path]) -> Iterator[tuple[Path, Prediction | DataError]]:
+        for path, found in real(detector, paths):
+            if path.name == "b.jpg" and "again" not in scored:
+                raise KeyboardInterrupt
+            scored.append(path.name)
+            yield path, found
 
-    with mock.patch.object(Detector, "predict", predict):
+    with mock.patch.object(Detector, "predict_files", predict_files):
         assert _predict(trained, images, out) == 130
         assert "--resume" in capsys.readouterr().err
         assert [row["path"] for row in _rows(out)] == ["a.png"]

@@ -12,6 +12,7 @@ from config_strategies import configs
 from hypothesis import given, settings
 
 from twostage.config import (
+    ComputeConfig,
     Config,
     DataConfig,
     DefectConfig,
@@ -76,6 +77,8 @@ REFUSED: list[tuple[str, Callable[..., object], str, Any]] = [
     *[("scoring", ScoringConfig, "overlap", value) for value in (-0.1, 0.95, NAN)],
     *[("scoring", ScoringConfig, "image_fraction", value) for value in (0, 1.1, NAN)],
     *[("scoring", ScoringConfig, "quantile", value) for value in (0, 1.1, NAN)],
+    *[("compute", ComputeConfig, "precision", value) for value in ("float16", "bfloat16")],
+    *[("compute", ComputeConfig, "log_every", value) for value in (0, -1)],
     ("", Config, "batch_size", 0),
     *[("", Config, "seed", value) for value in (-1, 2**63)],
     ("", Config, "checkpoint_every", 0),
@@ -102,6 +105,9 @@ def test_every_setting_with_limits_is_tried_above() -> None:
         ("stage", "loss"),
         ("stage", "defective"),
         ("scoring", "lpips"),
+        ("compute", "channels_last"),
+        ("compute", "compile"),
+        ("compute", "cuda_graph"),  # the trainer knows its device
         ("", "device"),  # what is here is looked up when it is needed
         ("", "lpips_weights"),
     }
@@ -112,6 +118,7 @@ def test_every_setting_with_limits_is_tried_above() -> None:
         "loss": LossConfig,
         "stage": StageConfig,
         "scoring": ScoringConfig,
+        "compute": ComputeConfig,
     }
     settings = {(section, field.name) for section, cls in sections.items() for field in dataclasses.fields(cls)}
     settings |= {("", field.name) for field in dataclasses.fields(Config) if field.name not in sections}

@@ -4,7 +4,6 @@ import copy
 import json
 import os
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,12 +20,12 @@ from twostage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from twostage.config import LossConfig
 from twostage.configfile import load_config
 from twostage.data import Sample, find_samples, read_image, read_mask
-from twostage.detector import _of_one_size, _TestImage
+from twostage.detector import _of_one_shape
 from twostage.errors import CheckpointError, ConfigError, DataError, NonFiniteLossError, OutputError, WeightsError
 from twostage.history import read_history
 from twostage.lpips import LPIPS
 from twostage.scoring import resize_map
-from twostage.trainer import TrainingInterrupted
+from twostage.stopping import TrainingInterrupted
 
 SCORING = ScoringConfig(map="residual", lpips=False, smoothing=1.0)
 
@@ -501,10 +500,7 @@ def test_images_evaluated_together_have_the_figures_of_images_one_by_one(
     samples = find_samples(make_config(root).data).test
     alone = detector.evaluate(samples)
 
-    def in_threes(images: Iterator[_TestImage], most: int) -> Iterator[list[_TestImage]]:
-        return _of_one_size(images, 3)
-
-    monkeypatch.setattr("twostage.detector._of_one_size", in_threes)
+    monkeypatch.setattr(Detector, "_images_at_once", 3)
     together = detector.evaluate(samples)
     assert [image.name for image in together.images] == [image.name for image in alone.images]
     scores = [[image.score for image in found.images] for found in (together, alone)]
@@ -512,10 +508,32 @@ def test_images_evaluated_together_have_the_figures_of_images_one_by_one(
     assert together.overall.pixel_auroc == pytest.approx(alone.overall.pixel_auroc, abs=1e-5)
 
 
-def test_groups_are_runs_of_one_size_in_order() -> None:
-    sizes = [(4, 4)] * 3 + [(4, 5)] + [(4, 4)] * 2
-    images = [
-        _TestImage(Sample(Path(str(i)), "good"), torch.zeros(1, *size), size, None) for i, size in enumerate(sizes)
-    ]
-    groups = [[int(str(image.sample.path)) for image in group] for group in _of_one_size(iter(images), 2)]
-    assert groups == [[0, 1], [2], [3], [4, 5]]
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_files_are_predicted_in_order_as_each_of_them_alone(
+    trained: tuple[Detector, Path, Recorder], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    detector = trained[0]
+    paths = [sample.path for sample in find_samples(make_config(root).data).test]
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(paths[0].read_bytes()[:60])
+    paths[1:1] = [broken, tmp_path / "missing.png"]
+    monkeypatch.setattr(Detector, "_images_at_once", at_once)
+    found = list(detector.predict_files(iter(paths)))
+    assert [path for path, _ in found] == paths
+    for path, prediction in found:
+        if isinstance(prediction, Prediction):
+            alone = detector.predict(path)
+            assert prediction.score == pytest.approx(alone.score, abs=1e-6)
+            assert torch.equal(prediction.image, alone.image)
+            torch.testing.assert_close(prediction.score_map, alone.score_map, rtol=0, atol=1e-5)
+        else:
+            with pytest.raises(DataError) as raised:
+                detector.predict(path)
+            assert str(prediction) == str(raised.value)
+    assert [path for path, prediction in found if isinstance(prediction, DataError)] == paths[1:3]
+
+
+def test_groups_are_runs_of_one_shape_in_order() -> None:
+    shapes = [(4, 4), (4, 4), (4, 4), (4, 5), (4, 4), (4, 4), None, None, (4, 4)]
+    groups = list(_of_one_shape(range(9), 2, lambda number: shapes[number]))
+    assert groups == [[0, 1], [2], [3], [4, 5], [6], [7], [8]]

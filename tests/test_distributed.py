@@ -16,16 +16,18 @@ import safetensors.torch
 import torch
 from cli_data import QUICK, make_surface
 from rank_workers import normalised, normalised_batch, run_ranks
-from tolerances import SHARED_BATCH
+from tolerances import SHARED_BATCH, tolerance
 from torch import Tensor, nn
 from training_fixtures import assert_equal_bits, make_images, make_trainer, state_of
 
 from twostage import Detector
 from twostage.checkpoint import latest_checkpoint, load_checkpoint
 from twostage.cli import main
+from twostage.config import ComputeConfig
 from twostage.data import find_samples
 from twostage.distributed import Ranks
 from twostage.errors import ConfigError
+from twostage.trainer import StepReport
 
 FORKSERVER = multiprocessing.get_context("forkserver")
 
@@ -100,6 +102,20 @@ def test_a_run_goes_on_with_another_number_of_processes(
     assert latest_checkpoint(tmp_path / "checkpoints").checkpoint.step == 5
     run_ranks(FORKSERVER, after, rank_workers.train, tmp_path / "checkpoints", tmp_path, None)
     assert_near(states(tmp_path, 1)[0], alone)
+
+
+@pytest.mark.parametrize("compute", [ComputeConfig(log_every=3), ComputeConfig(precision="bf16")], ids=["late", "bf16"])
+def test_losses_of_two_processes_are_those_of_one(tmp_path: Path, compute: ComputeConfig) -> None:
+    """Every process is told all of them; read late or not, and in bfloat16 to what that allows."""
+    run_ranks(FORKSERVER, 2, rank_workers.losses, compute, tmp_path)
+    reports: list[StepReport] = []
+    make_trainer(make_images(4), batch_size=4).run(on_step=reports.append)
+    expected = [report.loss for report in reports]
+    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert found[0] == found[1]
+    bound = tolerance("bf16 loss", torch.float32)
+    assert found[0] == pytest.approx(expected, abs=bound)
+    assert found[0][:1] == pytest.approx(expected[:1], abs=1e-3 if compute.precision == "bf16" else 1e-6)
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

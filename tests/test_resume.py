@@ -17,7 +17,8 @@ from training_fixtures import STAGES, assert_equal_bits, at_step, make_trainer, 
 
 from twostage.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from twostage.errors import CheckpointError
-from twostage.trainer import StepReport, Trainer, TrainingInterrupted
+from twostage.stopping import TrainingInterrupted
+from twostage.trainer import StepReport, Trainer
 
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(["pytest", "checkpoint_writers", "training_fixtures"])

@@ -18,7 +18,8 @@ from twostage.config import LossConfig, StageConfig
 from twostage.data.patches import PatchStore
 from twostage.errors import ConfigError, NonFiniteLossError
 from twostage.losses import ReconstructionLoss, sigma_at
-from twostage.trainer import StepReport, Trainer, TrainingInterrupted
+from twostage.stopping import TrainingInterrupted
+from twostage.trainer import StepReport, Trainer
 
 
 def interrupt() -> None:

@@ -56,6 +56,8 @@ TOLERANCES = {
     # its polygons may own other edge pixels (the bound is then on the summed difference, in units of all opacity).
     "same work": Tolerance(1e-3, 1e-3),
     "same paste": Tolerance(0.2, 0.2),
+    # The loss of a step whose convolutions are in bfloat16 (8 bits), over the first few steps of a training.
+    "bf16 loss": Tolerance(2e-2, 2e-2),
     # A detector's score map, in units of its largest value: a GPU convolves with 10 bits (TF32) unless told otherwise.
     "predicted map": Tolerance(2e-2, 2e-2),
 }

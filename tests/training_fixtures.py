@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from twostage.autoencoder import Autoencoder
-from twostage.config import DefectConfig, LossConfig, ModelConfig, StageConfig
+from twostage.config import ComputeConfig, DefectConfig, LossConfig, ModelConfig, StageConfig
 from twostage.data.patches import PatchStore
 from twostage.defects import DefectSampler, SourcePool
 from twostage.losses import PerceptualDistance
-from twostage.trainer import StepReport, Trainer, TrainingInterrupted
+from twostage.stopping import TrainingInterrupted
+from twostage.trainer import StepReport, Trainer
 
 PATCH = 64
 MODEL = ModelConfig(patch_size=PATCH, latent_channels=4)
@@ -52,6 +53,7 @@ def make_trainer(
     fingerprint: dict[str, Any] | None = None,
     batch_size: int = 2,
     double: bool = False,
+    compute: ComputeConfig | None = None,
 ) -> Trainer:
     """With the default images and stages: 2 steps in an epoch, 4 in a stage, 8 in all."""
     images = make_images() if images is None else images
@@ -67,6 +69,7 @@ def make_trainer(
         batch_size=batch_size,
         names=[f"image-{index}.png" for index in range(len(images))],
         fingerprint={"seed": 0, "stage": {"epochs": 2}} if fingerprint is None else fingerprint,
+        compute=compute,
     )
 
 

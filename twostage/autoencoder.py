@@ -55,13 +55,17 @@ class Autoencoder(nn.Module):
             transposed = nn.ConvTranspose2d(joined, inputs[index], kernel, stride, padding=1, bias=index == 0)
             self.decoder.append(_block(transposed, inputs[index]) if index > 0 else transposed)
             width = inputs[index]
-        # The faster layout for these convolutions: 10 against 15 ms a patch and step on one CPU core.
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.lay_out(channels_last=True)
+
+    def lay_out(self, *, channels_last: bool) -> None:
+        """How weights and features lie in memory. Channels last is the faster one for these convolutions on a CPU."""
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def forward(self, image: Tensor) -> Tensor:
         """Reconstruct patches [B, C, P, P] in [0, 1]; the result lies in [0, 1]."""
         outputs = []
-        features = image.contiguous(memory_format=torch.channels_last)
+        features = image.contiguous(memory_format=self.memory_format)
         for block in self.encoder:
             features = block(features)
             outputs.append(features)
@@ -70,4 +74,6 @@ class Autoencoder(nn.Module):
             if index in self.skipped:
                 features = torch.cat((features, outputs[index]), dim=1)
             features = block(features)
+        # In bfloat16 the result would have steps of half a grey level of 8 bits.
+        features = features.to(torch.promote_types(features.dtype, torch.float32))
         return torch.sigmoid(features).contiguous()

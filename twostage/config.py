@@ -17,6 +17,7 @@ LossName = Literal["ssim+l1", "lpips+ssim", "aw-ssim", "aw-ssim+lpips", "ssim"]
 BlendName = Literal["normal", "multiply", "screen", "darken", "lighten", "grain_merge", "any"]
 HomeName = Literal["auto", "memory", "cache", "shards"]
 MapName = Literal["residual", "ssim", "lpips", "features", "combined"]
+Precision = Literal["float32", "bf16"]
 
 
 def _require(condition: bool, name: str, value: object, accepted: str) -> None:
@@ -246,6 +247,29 @@ class ScoringConfig:
 
 
 @dataclass(frozen=True)
+class ComputeConfig:
+    """How training steps are computed; ``docs/scaling.md`` has what each choice gains where it was measured."""
+
+    precision: Precision = "float32"
+    """float32, or bf16: convolutions of the network and of LPIPS in bfloat16. Sums, losses, weights and Adam stay in
+    float32."""
+    channels_last: bool = True
+    """Whether the channels of a pixel lie side by side in memory."""
+    compile: bool = False
+    """Whether torch.compile joins the network's small operations. It needs a C++ compiler and half a minute."""
+    cuda_graph: bool = False
+    """Whether the kernels of a step are launched as one recorded graph: on one NVIDIA GPU."""
+    log_every: int | None = None
+    """Steps between two readings of the losses, which are then checked and logged, every step of them. None is 1 on a
+    CPU, where reading costs nothing, and 20 on a GPU, which the host has to wait for."""
+
+    def __post_init__(self) -> None:
+        _require(self.precision in get_args(Precision), "compute.precision", self.precision, "float32 or bf16")
+        every = self.log_every
+        _require(every is None or every >= 1, "compute.log_every", every, "None, or at least 1")
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything a training run depends on."""
 
@@ -255,6 +279,7 @@ class Config:
     first_stage: StageConfig = field(default_factory=_first_stage)
     second_stage: StageConfig = field(default_factory=_second_stage)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
     batch_size: int = 16
     """Patches in a step."""
     seed: int = 0

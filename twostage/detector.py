@@ -1,10 +1,12 @@
 """The detector: fit, predict, evaluate, save, load."""
 
+import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -28,10 +30,13 @@ from twostage.scoring import base_maps, image_score, resize_map
 from twostage.tiling import PATCHES_AT_ONCE, reconstruct
 
 IMAGES_AT_ONCE = 16
-"""Test images of one size that a GPU reconstructs together."""
+"""Images of one size that a GPU reconstructs together."""
 PATCHES_AT_ONCE_ON_GPU = 512
-_READERS = 2
-_READ_AHEAD = 4
+_READERS = min(os.cpu_count() or 1, 8)
+_READ_AHEAD = 2 * _READERS
+
+_Item = TypeVar("_Item")
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
@@ -59,11 +64,26 @@ class _TestImage:
     mask: Tensor | None
 
 
-def _of_one_size(images: Iterator[_TestImage], most: int) -> Iterator[list[_TestImage]]:
-    """Runs of images that are scored at one size."""
-    group: list[_TestImage] = []
+def _read_ahead(items: Iterable[_Item], read: Callable[[_Item], _Found]) -> Iterator[_Found]:
+    """What ``read`` finds for each item, in order; threads read those that come next."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        waiting: deque[Future[_Found]] = deque()
+        for item in items:
+            waiting.append(pool.submit(read, item))
+            if len(waiting) > _READ_AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _of_one_shape(
+    images: Iterable[_Item], most: int, shape_of: Callable[[_Item], Sequence[int] | None]
+) -> Iterator[list[_Item]]:
+    """Runs of images of one shape; what has none (None) stands alone."""
+    group: list[_Item] = []
     for image in images:
-        if group and (len(group) == most or group[0].scored.shape != image.scored.shape):
+        shape = shape_of(image)
+        if group and (len(group) == most or shape is None or shape_of(group[0]) != shape):
             yield group
             group = []
         group.append(image)
@@ -149,6 +169,33 @@ class Detector:
         (prediction,) = self._predict([self._scored_at(pixels, name)])
         return prediction
 
+    def predict_files(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Prediction | DataError]]:
+        """Score images in order, or say what is wrong with them, as :meth:`predict` would.
+
+        Threads read the images that come next; a GPU scores images of one size together.
+        """
+
+        def read(path: Path) -> tuple[Path, Tensor | DataError]:
+            try:
+                image = read_image(path, color=self.color, max_pixels=self.config.data.max_pixels)
+                return path, self._scored_at(image, str(path))
+            except DataError as error:
+                return path, error
+
+        def shape_of(found: tuple[Path, Tensor | DataError]) -> Sequence[int] | None:
+            return found[1].shape if isinstance(found[1], Tensor) else None
+
+        for group in _of_one_shape(_read_ahead(paths, read), self._images_at_once, shape_of):
+            images = [image for _, image in group if isinstance(image, Tensor)]
+            predictions = self._predict(images) if images else iter(())
+            for path, image in group:
+                yield path, image if isinstance(image, DataError) else next(predictions)
+
+    @property
+    def _images_at_once(self) -> int:
+        """Together images are faster on a GPU; on a CPU the patches of one keep the cores busy."""
+        return 1 if next(self.model.parameters()).device.type == "cpu" else IMAGES_AT_ONCE
+
     def _scored_at(self, image: Tensor, name: str) -> Tensor:
         """The image as it is scored, or what is wrong with it."""
         if image.ndim != 3 or image.shape[0] != self.model.channels or image.numel() == 0:
@@ -207,9 +254,8 @@ class Detector:
         evaluator = Evaluator()
         own: Sequence[Sample] = current_ranks().share(samples)
         done = 0
-        # Together images are faster on a GPU; on a CPU the patches of one keep the cores busy.
-        at_once = 1 if next(self.model.parameters()).device.type == "cpu" else IMAGES_AT_ONCE
-        for group in _of_one_size(self._test_images(own), at_once):
+        tests = _of_one_shape(self._test_images(own), self._images_at_once, lambda test: test.scored.shape)
+        for group in tests:
             for test, prediction in zip(group, self._predict([test.scored for test in group]), strict=True):
                 sample = test.sample
                 full = resize_map(prediction.score_map, test.size)
@@ -224,7 +270,6 @@ class Detector:
         return everything.result()
 
     def _test_images(self, samples: Sequence[Sample]) -> Iterator["_TestImage"]:
-        """In order; threads read those that come next."""
         limit = self.config.data.max_pixels
 
         def read(sample: Sample) -> _TestImage:
@@ -233,14 +278,7 @@ class Detector:
             size = (image.shape[1], image.shape[2])
             return _TestImage(sample, self._scored_at(image, str(sample.path)), size, mask)
 
-        with ThreadPoolExecutor(_READERS) as pool:
-            waiting: deque[Future[_TestImage]] = deque()
-            for sample in samples:
-                waiting.append(pool.submit(read, sample))
-                if len(waiting) > _READ_AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+        return _read_ahead(samples, read)
 
     def save(self, folder: Path) -> Path:
         """Write the detector to a folder (safetensors and JSON, atomically); returns the path for :meth:`load`.

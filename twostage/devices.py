@@ -3,6 +3,7 @@
 import os
 
 import torch
+from torch import Tensor
 
 from twostage.errors import ConfigError
 
@@ -32,3 +33,10 @@ def own_gpu() -> torch.device:
     """The first GPU, or with several processes on this machine the one that is this process's."""
     rank = os.environ.get("LOCAL_RANK")
     return torch.device("cuda") if rank is None else torch.device("cuda", int(rank) % torch.cuda.device_count())
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """The same few values on ``device``, without waiting for it."""
+    if device.type == "cuda" and values.device.type == "cpu":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)

@@ -113,7 +113,9 @@ class _SharedBatchNorm(torch.autograd.Function):
     def forward(
         ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, eps: float, size: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        own = torch.stack(torch.batch_norm_update_stats(values, None, None, 0.0))
+        # Of bfloat16 values the statistics would be bfloat16.
+        exact = values.to(torch.promote_types(values.dtype, torch.float32))
+        own = torch.stack(torch.batch_norm_update_stats(exact, None, None, 0.0))
         of_all = [torch.empty_like(own) for _ in range(size)]
         dist.all_gather(of_all, own)
         means, variances = torch.stack(of_all).unbind(dim=1)

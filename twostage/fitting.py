@@ -23,7 +23,10 @@ from twostage.training_images import TrainingImages
 from twostage.watching import Board, Watcher
 
 # What may change between the parts of a resumed run.
-_NOT_IN_FINGERPRINT = ("checkpoint_every", "device", "lpips_weights", "scoring", "data.home", "data.cache")
+_NOT_IN_FINGERPRINT = (
+    *("checkpoint_every", "compute.log_every", "device", "lpips_weights", "scoring"),
+    *("data.home", "data.cache"),
+)
 
 Resume = bool | Literal["auto"]
 
@@ -148,6 +151,7 @@ def _trainer(config: Config, images: TrainingImages, lpips: LPIPS | None, device
         batch_size=config.batch_size,
         names=images.names,
         fingerprint={**fingerprint, "color": images.color, "training images": len(images.train)},
+        compute=config.compute,
     )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from twostage.files import write_text_atomic
-from twostage.trainer import PHASES, StepReport, Trainer
+from twostage.trainer import PHASES, Trainer
 
 _STEPS_BEFORE = 3
 _STEPS = 10
@@ -31,20 +31,22 @@ class Profiler:
         self._steps = _STEPS
         self._profile: Any = None
         self._starts: dict[int, int] = {}
+        self._profiled: set[int] = set()
         self._ends = -1
         self._pages: list[str] = []
+        if trainer.step < trainer.total_steps:
+            self._starts[trainer.moment_of(trainer.step).stage] = trainer.step
 
-    def after_step(self, report: StepReport) -> None:
-        """To be called after every step."""
-        following = report.step + 1
-        self._starts.setdefault(report.moment.stage, report.step)
+    def after_step(self) -> None:
+        """To be called after every step, or after some of them."""
+        following = self.trainer.step
         if self._profile is not None and following >= self._ends:
             self.finish()
         if following >= self.trainer.total_steps:
             return
         stage = self.trainer.moment_of(following).stage
         first = self._starts.setdefault(stage, following)
-        if self._profile is None and following == first + _STEPS_BEFORE:
+        if self._profile is None and stage not in self._profiled and following >= first + _STEPS_BEFORE:
             self._begin(stage, following)
 
     def finish(self) -> None:
@@ -54,6 +56,7 @@ class Profiler:
         if self.trainer.device.type == "cuda":
             torch.cuda.synchronize(self.trainer.device)
         self._profile.__exit__(None, None, None)
+        self._ends = max(self.trainer.step, self._first + 1)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._profile.export_chrome_trace(str(self.folder / f"stage-{self._stage + 1}.json"))
         self._pages.append(self._page())
@@ -70,6 +73,7 @@ class Profiler:
             min(step + self._steps, self.trainer.total_steps),
         )
         self._stage, self._first, self._ends = stage, step, last
+        self._profiled.add(stage)
         activities = [ProfilerActivity.CPU]
         if self.trainer.device.type == "cuda":
             activities.append(ProfilerActivity.CUDA)

@@ -2,14 +2,10 @@
 
 import inspect
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,18 +15,21 @@ from torch.profiler import record_function
 
 from twostage.autoencoder import Autoencoder
 from twostage.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
-from twostage.config import StageConfig
+from twostage.config import ComputeConfig, StageConfig
 from twostage.data.patches import Patches
 from twostage.defects import DefectSampler
 from twostage.distributed import current_ranks, from_all, sums
 from twostage.errors import CheckpointError, ConfigError, NonFiniteLossError
-from twostage.losses import LossParts, PerceptualDistance, ReconstructionLoss, sigma_at
+from twostage.losses import PerceptualDistance, ReconstructionLoss, sigma_at
+from twostage.stepping import CudaGraph, GraphedSteps, Steps, make_adam
+from twostage.stopping import TrainingInterrupted, interrupt_flag
 
 _OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq")
 PHASES = ("data", "defects", "forward", "losses", "backward", "optimiser")
 """What a step consists of, as a profiler sees it. The rest is the host's own."""
 # Batches that are read from a disk before they are needed.
 _BATCHES_AHEAD = 4
+_LOG_EVERY_ON_GPU = 20
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,16 @@ class Moment:
 
 
 @dataclass(frozen=True)
+class _Unread:
+    """A step whose losses are still on the device."""
+
+    step: int
+    moment: Moment
+    values: Tensor
+    terms: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class StepReport:
     """What a step did."""
 
@@ -53,10 +62,6 @@ class StepReport:
     sigma: float
     loss: float
     terms: dict[str, float]
-
-
-class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C arrived; the last checkpoint holds every finished step."""
 
 
 class Trainer:
@@ -74,9 +79,10 @@ class Trainer:
         batch_size: patches in a step, of all processes together.
         names: of the store's images, for error messages.
         fingerprint: JSON-able; a checkpoint resumes only where it is equal.
+        compute: how steps are computed; the defaults if not given.
 
     Raises:
-        ConfigError: the processes cannot share a batch evenly.
+        ConfigError: the processes cannot share a batch evenly, or a step cannot be computed here in that way.
     """
 
     def __init__(
@@ -90,9 +96,12 @@ class Trainer:
         batch_size: int,
         names: Sequence[str],
         fingerprint: dict[str, Any],
+        compute: ComputeConfig | None = None,
     ) -> None:
         self.model = model
         self.device = next(model.parameters()).device
+        self.compute = compute or ComputeConfig()
+        model.lay_out(channels_last=self.compute.channels_last)
         self.stages = tuple(stages)
         self.store = store
         self.defects = defects.to(self.device)
@@ -105,11 +114,16 @@ class Trainer:
             raise ConfigError(
                 f"a batch has {self.batch_size} patches; accepted: a multiple of the {self.ranks.size} processes"
             )
+        _require_computable(self.compute, self.device, self.ranks.size)
+        self.log_every = self.compute.log_every or (1 if self.device.type == "cpu" else _LOG_EVERY_ON_GPU)
         self.steps_in_epoch = store.patches_per_epoch // self.batch_size
         self.step = 0
         self._optimizer: Adam | None = None
         self._read_until = -1
-        self._parallel: nn.Module | None = None
+        self._network: nn.Module | None = None
+        self._steps: Steps | None = None
+        self._sigma = torch.zeros(0)
+        self._unread: list[_Unread] = []
         self.last_batch: tuple[Tensor, Tensor, Tensor] | None = None
         """Inputs, reconstructions and targets of this process's share of the newest batch."""
 
@@ -138,28 +152,34 @@ class Trainer:
         """Train from the current step to the end.
 
         Checkpoints are written to ``checkpoints`` every ``checkpoint_every`` steps, at the end, on Ctrl-C and when the
-        process is asked to end (SIGTERM).
+        process is asked to end (SIGTERM). Losses are read every ``log_every`` steps, at the end of a stage and before a
+        checkpoint; ``on_step`` is then called for each of the steps since.
 
         Raises:
             NonFiniteLossError: the loss or a weight became NaN or infinite; the last checkpoint is from before that.
             TrainingInterrupted: Ctrl-C or SIGTERM, in any of the processes; the finished steps were saved.
         """
         self.model.train()
-        self._parallel = self._among_ranks()
+        self._network = self._compiled(self._among_ranks())
+        self._steps = None
+        self._unread = []
         saved = self.step
         stopping = False
-        with _interrupt_flag() as interrupted:
+        with interrupt_flag() as interrupted:
             while self.step < self.total_steps and not stopping:
+                due = checkpoints is not None and (self.step + 1) % checkpoint_every == 0
+                reports: list[StepReport] = []
                 with record_function("step"):
-                    report, stopping = self._train_step(interrupted)
-                self.step += 1
-                if on_step is not None:
-                    on_step(report)
+                    self._train_step()
+                    if due or self._reads_after(self.step - 1):
+                        reports, stopping = self._read(interrupted.is_set())
+                self._tell(reports, on_step)
                 if self.ranks.size == 1:
                     stopping = interrupted.is_set()
-                if checkpoints is not None and self.step % checkpoint_every == 0:
+                if due and checkpoints is not None:
                     self.save(checkpoints)
                     saved = self.step
+            self._tell(self._read(True)[0], on_step)
             if checkpoints is not None and saved < self.step:
                 self.save(checkpoints)
         if stopping:
@@ -175,13 +195,17 @@ class Trainer:
         options: dict[str, Any] = {name: False for name in ("forward_sync_buffers",) if name in names}
         return DistributedDataParallel(self.model, **(options or {"broadcast_buffers": False}))
 
-    def _train_step(self, interrupted: threading.Event) -> tuple[StepReport, bool]:
-        """One step, and whether one of the processes was asked to stop meanwhile."""
-        assert self._parallel is not None
+    def _compiled(self, network: nn.Module) -> nn.Module:
+        if not self.compute.compile:
+            return network
+        return cast("nn.Module", torch.compile(network, dynamic=False))
+
+    def _train_step(self) -> None:
+        """Launch one step."""
         moment = self.moment_of(self.step)
         stage = self.stages[moment.stage]
-        if self._optimizer is None or moment.starts_stage:
-            self._optimizer = self._new_optimizer(stage)
+        if self._steps is None or moment.starts_stage:
+            self._steps = self._new_steps(moment)
         with record_function("data"):
             samples = self._samples(moment)
             normal = self.store.patches(samples, moment.epoch).to(self.device)
@@ -191,28 +215,56 @@ class Trainer:
             with record_function("defects"):
                 polygons = self.defects.draw(samples, self.store.image_of(samples), moment.epoch)
                 inputs, _ = self.defects.paste(normal, polygons)
-        sigma = sigma_at(stage.loss, moment.step_in_epoch, self.steps_in_epoch)
-        with record_function("forward"):
-            prediction = self._parallel(inputs)
-        with record_function("losses"):
-            window = torch.tensor(sigma, device=self.device)
-            loss = self.losses[moment.stage](prediction, normal, window)
-        self.last_batch = inputs, prediction.detach(), normal
-        value, terms, stopping = self._agree(loss, interrupted.is_set())
-        if not math.isfinite(value):
-            raise NonFiniteLossError(self._describe_failure(value, terms, sigma, moment))
-        with record_function("backward"):
-            self._optimizer.zero_grad()
-            torch.autograd.backward(loss.total)
-        with record_function("optimiser"):
-            self._optimizer.step()
-        return StepReport(self.step, moment, sigma, value, terms), stopping
+        computed = self._steps(inputs, normal, self._sigma[moment.step_in_epoch])
+        self.last_batch = inputs, computed.prediction, normal
+        self._unread.append(_Unread(self.step, moment, computed.values, computed.terms))
+        self.step += 1
 
-    def _agree(self, loss: LossParts, stopping: bool) -> tuple[float, dict[str, float], bool]:
-        """The loss and its terms over the whole batch, and whether any process wants to stop."""
-        own = [loss.total.item(), *(term.item() for term in loss.terms.values()), float(stopping)]
-        value, *terms, wanted = (total / self.ranks.size for total in sums(own))
-        return value, dict(zip(loss.terms, terms, strict=True)), wanted > 0
+    def _new_steps(self, moment: Moment) -> Steps:
+        assert self._network is not None
+        stage = self.stages[moment.stage]
+        if self._optimizer is None or moment.starts_stage:
+            self._optimizer = make_adam(self.model, stage.learning_rate, self.compute)
+        schedule = [sigma_at(stage.loss, step, self.steps_in_epoch) for step in range(self.steps_in_epoch)]
+        # On the device once, so that no step has to send it.
+        self._sigma = torch.tensor(schedule, dtype=torch.float32, device=self.device)
+        parts = self._network, self.losses[moment.stage], self._optimizer
+        bf16 = self.compute.precision == "bf16"
+        if self.compute.cuda_graph:
+            return GraphedSteps(*parts, bf16=bf16, graph=CudaGraph(self.device))
+        return Steps(*parts, bf16=bf16)
+
+    def _reads_after(self, step: int) -> bool:
+        """Whether losses are read after a step, in all processes alike."""
+        ended = step + 1 >= self.total_steps or self.moment_of(step + 1).starts_stage
+        return ended or (step + 1) % self.log_every == 0
+
+    def _read(self, stopping: bool) -> tuple[list[StepReport], bool]:
+        """What the steps since the last reading did, over the whole batch; and whether any process wants to stop.
+
+        The host waits for the device here, and here alone.
+        """
+        unread, self._unread = self._unread, []
+        if not unread:
+            return [], stopping
+        own = torch.stack([one.values for one in unread]).double().cpu()
+        *totals, wanted = sums([*own.flatten().tolist(), float(stopping)])
+        rows = torch.tensor(totals, dtype=torch.float64).view_as(own) / self.ranks.size
+        reports = []
+        for one, (loss, *terms) in zip(unread, rows.tolist(), strict=True):
+            stage = self.stages[one.moment.stage]
+            sigma = sigma_at(stage.loss, one.moment.step_in_epoch, self.steps_in_epoch)
+            named = dict(zip(one.terms, terms, strict=True))
+            reports.append(StepReport(one.step, one.moment, sigma, loss, named))
+        return reports, wanted > 0
+
+    def _tell(self, reports: Sequence[StepReport], on_step: Callable[[StepReport], None] | None) -> None:
+        for report in reports:
+            if not math.isfinite(report.loss):
+                self.step = report.step
+                raise NonFiniteLossError(self._describe_failure(report))
+            if on_step is not None:
+                on_step(report)
 
     def _read_ahead(self) -> None:
         last = min(self.step + _BATCHES_AHEAD, self.total_steps - 1)
@@ -230,16 +282,14 @@ class Trainer:
         first = moment.step_in_epoch * self.batch_size
         return self.store.samples_at(torch.arange(first, first + self.batch_size), moment.epoch)
 
-    def _new_optimizer(self, stage: StageConfig) -> Adam:
-        return Adam(self.model.parameters(), lr=stage.learning_rate, fused=True)
-
-    def _describe_failure(self, value: float, terms: dict[str, float], sigma: float, moment: Moment) -> str:
-        parts = ", ".join(f"{name} {term}" for name, term in terms.items())
-        owners = self.store.image_of(self._batch(moment)).tolist()
+    def _describe_failure(self, report: StepReport) -> str:
+        parts = ", ".join(f"{name} {term}" for name, term in report.terms.items())
+        owners = self.store.image_of(self._batch(report.moment)).tolist()
         images = ", ".join(sorted({self.names[index] for index in owners}))
         return (
-            f"the loss is {value} ({parts}) at step {self.step}, sigma {sigma:g}; the batch came from {images}. "
-            "The last checkpoint is intact. Look at these images, or train anew with a smaller learning rate"
+            f"the loss is {report.loss} ({parts}) at step {report.step}, sigma {report.sigma:g}; the batch came "
+            f"from {images}. The last checkpoint is intact. Look at these images, or train anew with a smaller "
+            "learning rate"
         )
 
     def save(self, folder: Path) -> None:
@@ -303,7 +353,8 @@ class Trainer:
             )
 
     def _restore_optimizer(self, tensors: dict[str, Tensor]) -> None:
-        self._optimizer = self._new_optimizer(self.stages[self.moment_of(self.step).stage])
+        stage = self.stages[self.moment_of(self.step).stage]
+        self._optimizer = make_adam(self.model, stage.learning_rate, self.compute)
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("optimizer."):
@@ -317,6 +368,16 @@ class Trainer:
         self._optimizer.load_state_dict({"state": state, "param_groups": layout["param_groups"]})
 
 
+def _require_computable(compute: ComputeConfig, device: torch.device, processes: int) -> None:
+    if compute.cuda_graph and (device.type != "cuda" or processes > 1):
+        raise ConfigError(
+            f"compute.cuda_graph is True, the device is {device} and the processes are {processes}; accepted: one "
+            "process on an NVIDIA GPU (device cuda)"
+        )
+    if compute.compile and processes > 1:
+        raise ConfigError(f"compute.compile is True and the processes are {processes}; accepted: one process")
+
+
 def _holds_checkpoints(folder: Path) -> bool:
     """Whether a save was ever finished there. A run that is killed during its first leaves a folder without any."""
     return folder.is_dir() and any(path.name.startswith(("step-", ".replaced-")) for path in folder.iterdir())
@@ -328,24 +389,3 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
     return flat
-
-
-@contextmanager
-def _interrupt_flag() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM set the flag, so that a step is never cut in half; a second Ctrl-C interrupts at once."""
-    interrupted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupted
-        return
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if interrupted.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        interrupted.set()
-
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield interrupted
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

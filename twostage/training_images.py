@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from twostage.data import Sample, check_images, choose_color, find_samples, requ
 from twostage.data.cache import ImageCache
 from twostage.data.homes import cache_folder, choose_home, said
 from twostage.data.layout import scan
+from twostage.data.listing import Lazy
 from twostage.data.loading import load_images
 from twostage.data.mapped import MappedImages, MappedPatches
 from twostage.data.order import Lanes
@@ -135,7 +136,7 @@ def _into_memory(config: Config, progress: Progress, device: torch.device) -> Tr
         )
     )
     sources = _sources(config, color, device)
-    return TrainingImages(_Names(train), images[: len(train)], images[len(train) :], sources, color, device)
+    return TrainingImages(_names(train), images[: len(train)], images[len(train) :], sources, color, device)
 
 
 def _from_cache(config: Config, progress: Progress, device: torch.device) -> TrainingImages:
@@ -151,15 +152,20 @@ def _from_cache(config: Config, progress: Progress, device: torch.device) -> Tra
         progress.update("caching images", done, total)
 
     cache = ImageCache(folder, Preparer(config.data, color, describe), note=progress.note, progress=caching)
-    prepared, findings = cache.open([sample.path for sample in (*train, *held_out)])
+
+    def sample_of(number: int) -> Sample:
+        return train[number] if number < len(train) else held_out[number - len(train)]
+
+    everything = Lazy(len(train) + len(held_out), sample_of)
+    prepared, findings = cache.open(Lazy(len(everything), lambda number: everything[number].path))
     findings += _checked(config, progress, trained=prepared.digests if prepared else np.zeros(0, dtype=np.uint64))
     if prepared is not None:
-        findings += _too_small(prepared.images, _Names([*train, *held_out]), config.model.patch_size)
+        findings += _too_small(prepared.images, _names(everything), config.model.patch_size)
     _report(findings, progress)
     assert prepared is not None
     progress.note(said("a cache on the disk", len(train), prepared.part(0, len(train)).images.nbytes, str(folder)))
     train_part, held_out_part = prepared.part(0, len(train)), prepared.part(len(train), len(prepared.images))
-    return _mapped(config, train_part, held_out_part, _Names(train), color, device)
+    return _mapped(config, train_part, held_out_part, _names(train), color, device)
 
 
 def _from_shards(config: Config, progress: Progress, device: torch.device) -> TrainingImages:
@@ -188,18 +194,8 @@ def _mapped(
     return TrainingImages(names, train.images, validation, sources, color, device, train.features, images_in_shard)
 
 
-class _Names(Sequence[str]):
-    """The paths of samples, made when they are asked for."""
-
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self.samples = samples
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: Any) -> Any:
-        found = self.samples[index]
-        return str(found.path) if isinstance(found, Sample) else _Names(found)
+def _names(samples: Sequence[Sample]) -> Sequence[str]:
+    return Lazy(len(samples), lambda number: str(samples[number].path))
 
 
 def _bytes_of(images: Sequence[Tensor]) -> int:
@@ -211,7 +207,7 @@ def _found(config: Config) -> tuple[Sequence[Sample], Sequence[Sample], Color]:
     """Training images, those held out, and the colour format of all."""
     data = config.data
     samples = find_samples(data).train
-    color = choose_color([sample.path for sample in samples], data.color, max_pixels=data.max_pixels)
+    color = choose_color((sample.path for sample in samples), data.color, max_pixels=data.max_pixels)
     return *split_validation(samples, data.validation_fraction, config.seed, data.validation_limit), color
 
 

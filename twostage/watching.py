@@ -23,13 +23,15 @@ class Speed:
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
-        self._times: deque[float] = deque(maxlen=_STEPS_OF_SPEED + 1)
+        self._done = 0
+        self._moments: deque[tuple[int, float]] = deque(maxlen=_STEPS_OF_SPEED + 1)
 
-    def after_step(self) -> float | None:
-        """None after the first step, whose beginning nobody saw."""
-        self._times.append(time.perf_counter())
-        steps, seconds = len(self._times) - 1, self._times[-1] - self._times[0]
-        return steps * self.batch_size / seconds if steps and seconds > 0 else None
+    def after_step(self, steps: int = 1) -> float | None:
+        """To be called after every so many steps; None after the first, whose beginning nobody saw."""
+        self._done += steps
+        self._moments.append((self._done, time.perf_counter()))
+        (before, began), (done, ended) = self._moments[0], self._moments[-1]
+        return (done - before) * self.batch_size / (ended - began) if ended > began else None
 
 
 class Watcher:
@@ -57,16 +59,21 @@ class Watcher:
         self.board = board
         self.profiler = profiler
         self._speed = Speed(trainer.batch_size)
+        self._seen = trainer.step
+        self._patches_per_second: float | None = None
 
     def after_step(self, report: StepReport) -> None:
-        """To be called after every step."""
-        speed = self._speed.after_step()
+        """To be called with every step's report; the trainer may be some steps further by then."""
+        if self.trainer.step > self._seen:
+            self._patches_per_second = self._speed.after_step(self.trainer.step - self._seen)
+            self._seen = self.trainer.step
+        speed = self._patches_per_second
         if self.history is not None:
             self.history.add(report, speed)
         if self.board is not None:
             self.board.add(report, speed)
         if self.profiler is not None:
-            self.profiler.after_step(report)
+            self.profiler.after_step()
         terms = "  ".join(f"{name} {value:.4f}" for name, value in report.terms.items())
         detail = f"stage {report.moment.stage + 1}  loss {report.loss:.4f}  {terms}  sigma {report.sigma:.2f}"
         if speed is not None:
@@ -117,7 +124,9 @@ class Board:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, report.step)
         if (report.moment.starts_epoch or last) and self.trainer.last_batch is not None:
-            self._writer.add_image("input, reconstruction, target", picture(*self.trainer.last_batch), report.step)
+            self._writer.add_image(
+                "input, reconstruction, target", picture(*self.trainer.last_batch), self.trainer.step - 1
+            )
 
     def close(self) -> None:
         self._writer.close()

@@ -1,9 +1,9 @@
 """Every case. One module for each kind of work, each with ``cases(device)`` and ``small_cases(device)``."""
 
 from benchmarks.case import Case
-from benchmarks.cases import auroc, paste, similarity, steps
+from benchmarks.cases import auroc, paste, similarity, steps, usual_way
 
-_MODULES = (similarity, paste, auroc, steps)
+_MODULES = (similarity, paste, auroc, steps, usual_way)
 
 
 def all_cases(device: str) -> list[Case]:

@@ -14,7 +14,7 @@ from benchmarks.peers.similarity import plain_aw_ssim
 from twostage import Config, Detector
 from twostage.autoencoder import Autoencoder
 from twostage.calibration import Calibration
-from twostage.config import DefectConfig, LossConfig, ModelConfig, StageConfig
+from twostage.config import ComputeConfig, DefectConfig, LossConfig, ModelConfig, StageConfig
 from twostage.data.patches import PatchStore
 from twostage.defects import DefectSampler, SourcePool
 from twostage.features import feature_pair, fit_gaussian
@@ -36,9 +36,20 @@ STAGES = {
     "stage 2 step": StageConfig(epochs=STEPS, loss=LossConfig("aw-ssim+lpips", sigma=(1.5, 1.5)), defective=True),
 }
 
+PLAIN = ComputeConfig()
+WAYS = {
+    "twostage": PLAIN,
+    "twostage, channels first": ComputeConfig(channels_last=False),
+    "twostage, bf16": ComputeConfig(precision="bf16"),
+    "twostage, compiled": ComputeConfig(compile=True),
+    "twostage, bf16, compiled": ComputeConfig(precision="bf16", compile=True),
+    "twostage, CUDA graph": ComputeConfig(cuda_graph=True),
+}
+"""Settings of ``compute``."""
+
 
 @cache
-def _lpips(device: str) -> LPIPS:
+def lpips_of(device: str) -> LPIPS:
     """With random weights, which take as long as the published ones."""
     generator = torch.Generator().manual_seed(0)
     weights = {}
@@ -54,40 +65,56 @@ def _images(count: int, seed: int) -> list[Tensor]:
     return [torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator) for _ in range(count)]
 
 
-def _model(device: str) -> Autoencoder:
+def new_model(device: str) -> Autoencoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return Autoencoder(CHANNELS, ModelConfig(patch_size=PATCH)).to(device)
 
 
-def _trainer(task: str, device: str, seed: int) -> Trainer:
+def _trainer(task: str, device: str, seed: int, compute: ComputeConfig) -> Trainer:
     """One step an epoch: as many images as a batch has patches, each as large as one."""
     stage, batch = STAGES[task], BATCH[device]
     images = _images(batch, seed)
     defects = DefectSampler(DefectConfig(), SourcePool(images, None, 16), PATCH, seed)
     return Trainer(
-        _model(device),
+        new_model(device),
         [stage],
         PatchStore(images, PATCH, seed),
         defects,
-        _lpips(device) if stage.loss.uses_lpips else None,
+        lpips_of(device) if stage.loss.uses_lpips else None,
         batch_size=batch,
         names=[str(index) for index in range(batch)],
         fingerprint={},
+        compute=compute,
     )
 
 
-def _train(trainer: Trainer) -> float:
-    """All steps; returns the first loss."""
+class Trainings:
+    """The same training, its steps computed in one way or another; set up when it is first asked for."""
+
+    def __init__(self, task: str, device: str, seed: int) -> None:
+        self.of = cache(partial(_trainer, task, device, seed))
+
+
+class FirstLoss(NamedTuple):
+    value: float
+    allowed: float
+    """How far it may lie from the truth."""
+
+
+def _train(trainings: Trainings, compute: ComputeConfig) -> FirstLoss:
+    """All steps."""
+    trainer = trainings.of(compute)
     reports: list[StepReport] = []
     trainer.step = 0
     trainer.run(on_step=reports.append)
-    return reports[0].loss
+    allowed = "same work" if compute.precision == "float32" else "bf16 loss"
+    return FirstLoss(reports[0].loss, tolerance(allowed, torch.float32))
 
 
-def _first_loss(task: str, trainer: Trainer) -> float:
+def _first_loss(task: str, trainings: Trainings) -> float:
     """In float64, by the reference and nothing of the trainer."""
-    stage = STAGES[task]
+    stage, trainer = STAGES[task], trainings.of(PLAIN)
     samples = trainer.store.samples_at(torch.arange(trainer.batch_size), 0)
     normal = trainer.store.patches(samples, 0)
     inputs = normal
@@ -100,17 +127,18 @@ def _first_loss(task: str, trainer: Trainer) -> float:
         loss = float(aw_ssim_loss(prediction, target, sigma=sigma, backend="reference"))
         if stage.loss.uses_lpips:
             share = stage.loss.similarity_share
-            lpips = copy.deepcopy(_lpips(str(trainer.device))).double().cpu()
+            lpips = copy.deepcopy(lpips_of(str(trainer.device))).double().cpu()
             loss = share * loss + (1 - share) * float(lpips(prediction, target))
     return loss
 
 
-def _judge_loss(result: float, truth: float, role: Role) -> float:
-    return abs(result - truth) / tolerance("same work", torch.float32)
+def _judge_loss(result: FirstLoss, truth: float, role: Role) -> float:
+    return abs(result.value - truth) / result.allowed
 
 
-def _with_plain_loss(trainer: Trainer) -> float:
+def _with_plain_loss(trainings: Trainings) -> FirstLoss:
     """The same step, its AW-SSIM in plain torch."""
+    trainer = trainings.of(PLAIN)
     ours = trainer.losses
 
     def plain(prediction: Tensor, target: Tensor, sigma: Tensor) -> LossParts:
@@ -119,16 +147,19 @@ def _with_plain_loss(trainer: Trainer) -> float:
 
     trainer.losses = [plain]  # type: ignore[list-item]
     try:
-        return _train(trainer)
+        return _train(trainings, PLAIN)
     finally:
         trainer.losses = ours
 
 
-def _trainers(task: str) -> Sequence[Contender | Absent]:
-    ours = Contender("twostage", "ours", _train)
+def _trainers(task: str, device: str) -> Sequence[Contender | Absent]:
+    ways = dict(WAYS)
+    if device == "cpu":
+        del ways["twostage, CUDA graph"]
+    ours = [Contender(name, "ours", partial(_train, compute=compute)) for name, compute in ways.items()]
     if STAGES[task].loss.uses_lpips:
-        return [ours]
-    return [ours, Contender("with plain torch's AW-SSIM", "peer", _with_plain_loss)]
+        return ours
+    return [*ours, Contender("with plain torch's AW-SSIM", "peer", _with_plain_loss)]
 
 
 class Request(NamedTuple):
@@ -139,7 +170,7 @@ class Request(NamedTuple):
 def _request(device: str, seed: int) -> Request:
     generator = torch.Generator().manual_seed(seed)
     image = torch.rand(CHANNELS, IMAGE, IMAGE, generator=generator)
-    model, lpips = _model(device).eval(), _lpips(device)
+    model, lpips = new_model(device).eval(), lpips_of(device)
     pair = feature_pair(lpips, image.to(device), image.flip(2).to(device))
     calibration = Calibration("features", 0.0, {}, fit_gaussian([pair]), threshold=1.0, candidates=())
     return Request(Detector(Config(), Fitted(model, lpips, "rgb", calibration, 0)), image)
@@ -178,8 +209,8 @@ def cases(device: str) -> list[Case]:
             task=task,
             shape=shape,
             device=device,
-            inputs=partial(_trainer, task, device),
-            contenders=partial(_trainers, task),
+            inputs=partial(Trainings, task, device),
+            contenders=partial(_trainers, task, device),
             truth=partial(_first_loss, task),
             judge=_judge_loss,
             least=lambda _: Least(0, 0),

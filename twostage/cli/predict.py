@@ -78,17 +78,15 @@ class Predict:
     def _score(self, detector: Detector, paths: Sequence[Path], table: "PredictionTable", progress: Progress) -> None:
         threshold = detector.calibration.threshold
         table.require_threshold(threshold)
-        for done, path in enumerate(paths, start=1):
+        for done, (path, found) in enumerate(detector.predict_files(paths), start=1):
             name = path.relative_to(self.images)
-            try:
-                prediction = detector.predict(path)
-            except DataError as error:
-                progress.note(f"unreadable: {error}")
+            if isinstance(found, DataError):
+                progress.note(f"unreadable: {found}")
                 table.add(name, None, threshold, UNREADABLE)
             else:
                 if self.pictures:
-                    self._draw(detector, prediction, name)
-                table.add(name, prediction.score, threshold, DEFECTIVE if prediction.defective else GOOD)
+                    self._draw(detector, found, name)
+                table.add(name, found.score, threshold, DEFECTIVE if found.defective else GOOD)
             progress.update("scoring", done, len(paths))
 
     def _draw(self, detector: Detector, prediction: Prediction, name: Path) -> None:

@@ -1,6 +1,7 @@
 """What a cache holds: rows in a few files, found by a hash of the image's path, without reading them all."""
 
 import io
+import mmap
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -48,14 +49,15 @@ class CacheIndex:
         self._pieces: list[Rows] = [np.load(file, mmap_mode="r", allow_pickle=False) for file in self.files]
         lengths = np.array([0, *(len(piece) for piece in self._pieces)], dtype=np.int64)
         self._first = np.cumsum(lengths)
-        paths = [np.ascontiguousarray(piece["path"]) for piece in self._pieces]
-        every = np.concatenate(paths) if paths else np.zeros(0, dtype=np.uint64)
+        paths = [_paths_of(piece) for piece in self._pieces]
+        every = paths.pop() if len(paths) == 1 else np.concatenate(paths or [np.zeros(0, dtype=np.uint64)])
         # The last row of a path counts: sorted stably, it stands last among its equals.
         order = np.argsort(every, kind="stable")
+        every = every[order]
         last = np.ones(len(order), dtype=bool)
-        last[:-1] = every[order[1:]] != every[order[:-1]]
+        np.not_equal(every[1:], every[:-1], out=last[:-1])
         self._positions: _Positions = order[last]
-        self._paths: Words = every[self._positions]
+        self._paths: Words = every[last]
 
     @property
     def next_number(self) -> int:
@@ -76,6 +78,8 @@ class CacheIndex:
         for number in np.unique(piece).tolist():
             chosen = piece == number
             rows[chosen] = self._pieces[number][positions[chosen] - self._first[number]]
+            if len(rows) >= _ROWS_AT_ONCE:
+                _give_back(self._pieces[number])
         return rows
 
     def compact(self) -> None:
@@ -87,6 +91,7 @@ class CacheIndex:
         whole = np.lib.format.open_memmap(temporary, mode="w+", dtype=ROW, shape=(len(self._positions),))
         for first in range(0, len(whole), _ROWS_AT_ONCE):
             whole[first : first + _ROWS_AT_ONCE] = self.take(self._positions[first : first + _ROWS_AT_ONCE])
+            _give_back(whole)
         whole.flush()
         temporary.replace(target)
         sync_folder(self.folder)
@@ -108,6 +113,7 @@ class CacheIndex:
             for name in ("offset", "height", "width", "itemsize"):
                 table[name][part] = rows[name]
             features[part], digests[part] = rows["features"], rows["digest"]
+            _give_back(table, features, digests)
         files = [self.folder / pixels_name(token.decode()) for token in tokens]
         return View(files, table, features, digests)
 
@@ -147,3 +153,20 @@ def _on_disk(folder: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.
         return np.zeros(shape, dtype=dtype)
     with tempfile.TemporaryFile(dir=folder) as file:
         return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
+
+
+def _paths_of(piece: Rows) -> Words:
+    paths = np.empty(len(piece), dtype=np.uint64)
+    for first in range(0, len(piece), _ROWS_AT_ONCE):
+        part = slice(first, first + _ROWS_AT_ONCE)
+        paths[part] = piece["path"][part]
+        _give_back(piece)
+    return paths
+
+
+def _give_back(*arrays: npt.NDArray[Any]) -> None:
+    """Lets go of the pages of mapped arrays: what was read or written stays in the system's cache and in the file."""
+    for array in arrays:
+        mapped = getattr(array, "_mmap", None)
+        if mapped is not None:
+            mapped.madvise(mmap.MADV_DONTNEED)

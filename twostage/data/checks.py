@@ -2,10 +2,10 @@
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -60,17 +60,17 @@ def check_images(
     images, findings = scan(config)
     if trained is not None:
         images = replace(images, train=())
-    samples = images.train + images.test
+    count = len(images.train) + len(images.test)
     inspections: list[_Inspection] = []
     known_infos: dict[ImageInfo, ImageInfo] = {}
-    for inspection in _inspect_all(samples, config.max_pixels):
+    for inspection in _inspect_all(chain(images.train, images.test), config.max_pixels):
         inspections.append(inspection)
         if inspection.info is not None:
             # Millions of images of one kind share one object.
             inspection.info = known_infos.setdefault(inspection.info, inspection.info)
         findings.extend(inspection.findings)
         if progress is not None:
-            progress(len(inspections), len(samples))
+            progress(len(inspections), count)
     findings.extend(_too_few(config, images))
     findings.extend(_too_small(config, inspections, patch_size))
     findings.extend(_copies(inspections, trained={sample.path for sample in images.train}))
@@ -82,7 +82,7 @@ def check_images(
     return findings
 
 
-def _inspect_all(samples: Sequence[Sample], max_pixels: int) -> Iterator[_Inspection]:
+def _inspect_all(samples: Iterable[Sample], max_pixels: int) -> Iterator[_Inspection]:
     """In order. Decoding and hashing release the interpreter lock, so threads use every core."""
     waiting = iter(samples)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:

@@ -2,10 +2,12 @@
 
 import os
 from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from twostage.config import DataConfig
+from twostage.data.listing import Lazy, files_in
 from twostage.data.manifest import scan_manifest
 from twostage.data.samples import GOOD, Finding, ImageSet, Sample, require_clean
 from twostage.errors import DataError
@@ -71,37 +73,40 @@ def scan_folder(root: Path) -> tuple[ImageSet, list[Finding]]:
 
 @dataclass
 class _Listing:
-    files: list[Path] = field(default_factory=list)
+    files: Sequence[Path] = ()
     folders: list[Path] = field(default_factory=list)
 
 
 def _list(folder: Path, findings: list[Finding]) -> _Listing:
     listing = _Listing()
+
+    def names_of_files(entries: Iterable[os.DirEntry[str]]) -> Iterator[str]:
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name.casefold() in _LITTER:
+                continue
+            if entry.is_file():
+                yield entry.name
+            elif entry.is_dir():
+                listing.folders.append(folder / entry.name)
+            else:
+                findings.append(Finding(folder / entry.name, "is neither a file nor a folder (broken link?)", True))
+
     try:
         with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith(".") or entry.name.casefold() in _LITTER:
-                    continue
-                if entry.is_file():
-                    listing.files.append(folder / entry.name)
-                elif entry.is_dir():
-                    listing.folders.append(folder / entry.name)
-                else:
-                    findings.append(Finding(folder / entry.name, "is neither a file nor a folder (broken link?)", True))
+            listing.files = files_in(folder, names_of_files(entries))
     except OSError as error:
         findings.append(
             Finding(folder, f"cannot be listed ({error.strerror}); accepted: a readable folder", fatal=True)
         )
-    listing.files.sort()
     listing.folders.sort()
     return listing
 
 
-def _note_unread(paths: list[Path], expected: str, findings: list[Finding]) -> None:
+def _note_unread(paths: Iterable[Path], expected: str, findings: list[Finding]) -> None:
     findings.extend(Finding(path, f"is not read; {expected}", fatal=False) for path in paths)
 
 
-def _list_images(folder: Path, findings: list[Finding]) -> list[Path]:
+def _list_images(folder: Path, findings: list[Finding]) -> Sequence[Path]:
     """The files of one folder of images; it must hold some, and folders inside it are not read."""
     before = len(findings)
     listing = _list(folder, findings)
@@ -111,15 +116,16 @@ def _list_images(folder: Path, findings: list[Finding]) -> list[Path]:
     return listing.files
 
 
-def _scan_train(root: Path, findings: list[Finding]) -> tuple[Sample, ...]:
+def _scan_train(root: Path, findings: list[Finding]) -> Sequence[Sample]:
     good = root / "train" / GOOD
     if not good.is_dir():
         findings.append(Finding(root, f"there is no train/{GOOD}{_hint(root)}; {EXPECTED}", fatal=True))
         return ()
     beside = _list(root / "train", findings)
-    others = beside.files + [folder for folder in beside.folders if folder != good]
+    others = [*beside.files, *(folder for folder in beside.folders if folder != good)]
     _note_unread(others, f"only train/{GOOD} is used for training", findings)
-    return tuple(Sample(path, GOOD) for path in _list_images(good, findings))
+    paths = _list_images(good, findings)
+    return Lazy(len(paths), lambda number: Sample(paths[number], GOOD))
 
 
 def _hint(root: Path) -> str:
@@ -165,7 +171,7 @@ def _scan_test(root: Path, findings: list[Finding]) -> tuple[Sample, ...]:
     return tuple(samples)
 
 
-def _match_masks(images: list[Path], folder: Path, truth: Path, findings: list[Finding]) -> list[Sample]:
+def _match_masks(images: Sequence[Path], folder: Path, truth: Path, findings: list[Finding]) -> list[Sample]:
     """Pair the images of one defect with its masks by stem, and report all that have no partner or several."""
     masks = _list(truth, findings) if truth.is_dir() else _Listing()
     _note_unread(masks.folders, f"masks lie directly in {truth.name}", findings)

@@ -1,6 +1,8 @@
 """Whole sets of images in memory, resized and in one colour format."""
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from torch import Tensor
@@ -22,10 +24,15 @@ def load_images(
     color: Literal["gray", "rgb"],
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Tensor]:
-    """All images of ``samples``; ``progress`` is called with the number loaded and the number of all."""
-    images = []
-    for index, sample in enumerate(samples, start=1):
-        images.append(load_image(sample, config, color))
-        if progress is not None:
-            progress(index, len(samples))
+    """All images of ``samples``, read by threads; ``progress`` is called with the number loaded and that of all."""
+    images: list[Tensor] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            for image in pool.map(lambda sample: load_image(sample, config, color), samples):
+                images.append(image)
+                if progress is not None:
+                    progress(len(images), len(samples))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     return images

@@ -1,6 +1,6 @@
 """What a data set is made of, and what can be wrong with it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class ImageSet:
     """The images of one category, in the order of their names."""
 
     name: str
-    train: tuple[Sample, ...]
+    train: Sequence[Sample]
     test: tuple[Sample, ...]
 
 

@@ -4,13 +4,16 @@ import hashlib
 import heapq
 from collections.abc import Sequence
 
+import numpy as np
+
+from twostage.data.listing import Lazy
 from twostage.data.samples import Sample
 from twostage.errors import ConfigError, DataError
 
 
 def split_validation(
     samples: Sequence[Sample], fraction: float, seed: int, limit: int | None = None
-) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+) -> tuple[Sequence[Sample], tuple[Sample, ...]]:
     """Split normal training images into those that train and those that validate.
 
     Images are ranked by a hash of their file name (without its folders) and the seed, and the first ``fraction`` of
@@ -30,12 +33,13 @@ def split_validation(
         raise DataError(f"{len(samples)} training images; accepted: at least 2 (one trains, one validates)")
     most = len(samples) - 1 if limit is None else min(limit, len(samples) - 1)
     held_out = min(max(1, int(len(samples) * fraction + 0.5)), most)
-    chosen = set(
-        heapq.nsmallest(
-            held_out, range(len(samples)), key=lambda index: (_rank(samples[index], seed), str(samples[index].path))
-        )
+    chosen = heapq.nsmallest(
+        held_out, range(len(samples)), key=lambda index: (_rank(samples[index], seed), str(samples[index].path))
     )
-    train = tuple(sample for index, sample in enumerate(samples) if index not in chosen)
+    trains = np.ones(len(samples), dtype=bool)
+    trains[chosen] = False
+    kept = np.flatnonzero(trains)
+    train = Lazy(len(kept), lambda number: samples[kept[number]])
     return train, tuple(samples[index] for index in sorted(chosen))
 
 

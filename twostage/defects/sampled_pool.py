@@ -11,6 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from twostage.data.packing import pack, to_unit_range
 from twostage.defects.sources import MEAN_GRID, SourcePool, describe
+from twostage.devices import sent
 
 _MOST_SOURCES = 4096
 _MOST_BYTES = 1 << 30
@@ -49,9 +50,9 @@ class SampledPool(SourcePool):
 
     def candidates_of(self, images: Tensor) -> Tensor:
         device = self._scaled.device
-        features = torch.from_numpy(self._target_features[images.numpy()]).to(device) / self._spread
+        features = sent(torch.from_numpy(self._target_features[images.numpy()]), device) / self._spread
         distance = torch.cdist(features, self._scaled, compute_mode="donot_use_mm_for_euclid_dist")
-        distance.masked_fill_(images.to(device).unsqueeze(1) == self._own, torch.inf)
+        distance.masked_fill_(sent(images, device).unsqueeze(1) == self._own, torch.inf)
         return distance.topk(self.candidates, dim=1, largest=False).indices
 
     def to(self, device: torch.device) -> "SampledPool":

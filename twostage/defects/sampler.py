@@ -10,6 +10,7 @@ from torch import Tensor
 from twostage.config import DefectConfig
 from twostage.counter_random import uniform
 from twostage.defects.sources import MEAN_GRID, SourcePool
+from twostage.devices import sent
 from twostage_kernels import BLEND_MODES, paste_defects
 
 _COUNT_STREAM = 3
@@ -71,7 +72,7 @@ class DefectSampler:
         """The defects of the given sample numbers, int64 [B], cut from the given images of the pool's targets."""
         config, device = self.config, self.pool.values.device
         candidates = self.pool.candidates_of(images)
-        samples = samples.to(device)
+        samples = sent(samples, device)
         slots = config.max_defects
         counts = uniform(samples, 2, seed=self.seed, stream=_COUNT_STREAM, epoch=epoch)
         wanted = torch.where(counts[:, 0] < config.probability, 1 + (counts[:, 1] * slots).long(), 0)

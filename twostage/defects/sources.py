@@ -13,6 +13,7 @@ from twostage.config import DataConfig
 from twostage.data import read_image, require_clean, resize_shorter_side
 from twostage.data.packing import pack, to_unit_range
 from twostage.data.samples import finding_of
+from twostage.devices import sent
 from twostage.errors import DataError
 
 MEAN_GRID = 8
@@ -70,7 +71,7 @@ class SourcePool:
 
     def candidates_of(self, images: Tensor) -> Tensor:
         """The sources of each of the given targets, nearest first: int64 [B] -> int64 [B, candidates]."""
-        return self.nearest[images.to(self.nearest.device)]
+        return self.nearest[sent(images, self.nearest.device)]
 
     def to(self, device: torch.device) -> "SourcePool":
         """The pool with its tensors on ``device``."""

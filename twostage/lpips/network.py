@@ -63,7 +63,11 @@ class LPIPS(nn.Module):
         Raises:
             ValueError: the shape, the size, the dtype or the device does not fit; the message names both values.
         """
-        return tuple(_unit_length(activation)[0] for activation in self._activations("image", image))
+        return tuple(_unit_length(activation)[0] for activation in self.activations(image))
+
+    def activations(self, image: Tensor) -> list[Tensor]:
+        """Outputs of the five ReLUs [B, C, h, w] as they are; arguments and errors as of :meth:`features`."""
+        return self._activations("image", image)
 
     def forward(
         self, prediction: Tensor, target: Tensor | tuple[Tensor, ...], *, reduction: Reduction = "mean"

@@ -156,3 +156,13 @@ def any_batch(seed: int) -> dict[str, Any]:
         arguments["edge_grain"] = 1 + 10 * uniform(count)
         arguments["edge_seed"] = integers(-(2**40), 2**40, count)
     return arguments
+
+
+def operands(arguments: dict[str, Any]) -> tuple[Any, ...]:
+    """The arguments of ``paste_defects`` in the order of the operators' schema."""
+    order = (
+        *("target", "source", "vertices", "vertex_count", "image_index", "source_index", "source_layout"),
+        *("transform", "blur_sigma", "strength", "color_gain", "color_offset", "blend_mode"),
+        *("edge_amplitude", "edge_grain", "edge_seed"),
+    )
+    return *[arguments.get(name) for name in order], *arguments.get("value_range", (0.0, 1.0))

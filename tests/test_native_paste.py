@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from paste_cases import any_batch, rounding, textured
+from paste_cases import any_batch, operands, rounding, textured
 from tolerances import tolerance
 from torch import Tensor
 
@@ -91,16 +91,6 @@ def big_batch() -> dict[str, Any]:
         "edge_grain": 1 + torch.rand(count, generator=generator) * 8,
         "edge_seed": torch.arange(count),
     }
-
-
-def operands(arguments: dict[str, Any]) -> tuple[Any, ...]:
-    """In the order of the operators' schema."""
-    order = (
-        *("target", "source", "vertices", "vertex_count", "image_index", "source_index", "source_layout"),
-        *("transform", "blur_sigma", "strength", "color_gain", "color_offset", "blend_mode"),
-        *("edge_amplitude", "edge_grain", "edge_seed"),
-    )
-    return *[arguments.get(name) for name in order], *arguments.get("value_range", (0.0, 1.0))
 
 
 @pytest.mark.parametrize("seed", [0, 4, 7, 11])

@@ -1,11 +1,8 @@
 """The Triton kernels without a GPU: interpreted, compiled ahead of time, and the plan by which images are cut."""
 
 import inspect
-import os
-import re
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from triton_cases import INTERPRETED, compile_kernel, compiled, resources, run_interpreted, with_triton
 
 import twostage_kernels
 from twostage_kernels import triton_gpu
@@ -20,32 +18,12 @@ from twostage_kernels.backends import why_unavailable
 from twostage_kernels.settings import Settings
 from twostage_kernels.triton_gpu.plan import Plan, fastest_plan, interpreted_plan
 
-TESTS = Path(__file__).parent
 KERNELS = Path(twostage_kernels.__file__).parent.parent
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-
-with_triton = pytest.mark.skipif(not triton_gpu.is_installed(), reason="triton is not installed")
-compiled = pytest.mark.skipif(INTERPRETED, reason="TRITON_INTERPRET=1: kernels are not compiled in this process")
 
 
 @with_triton
 def test_in_the_interpreter() -> None:
-    """interpreted_triton.py, in a process in which Triton interprets its kernels."""
-    numpy_version, triton_version = (
-        tuple(int(part) for part in metadata.version(name).split(".")[:2]) for name in ("numpy", "triton")
-    )
-    if triton_version < (3, 7) and numpy_version >= (2, 4):
-        pytest.skip("the interpreter of triton 3.6 does not run with numpy 2.4")
-    process = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(TESTS / "interpreted_triton.py")],
-        cwd=TESTS.parent,
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 0, process.stdout + process.stderr
-    assert re.search(r"\d+ passed", process.stdout)
+    run_interpreted("interpreted_triton.py")
 
 
 # --- compiled ahead of time ----------------------------------------------------------------------------------------
@@ -73,10 +51,6 @@ def settings_for(dtype: torch.dtype, masked: bool, weights: tuple[float, float, 
 
 def compile_similarity(architecture: int, settings: Settings, images: torch.dtype, gradients: int, kind: str) -> Any:
     """The kernel for images of 512 x 512; ``kind`` is what it makes beside gradients: "value", "map" or nothing."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
     from twostage_kernels.triton_gpu.device.stream import similarity_kernel
     from twostage_kernels.triton_gpu.launch import constants_of_kernel
 
@@ -102,36 +76,11 @@ def compile_similarity(architecture: int, settings: Settings, images: torch.dtyp
         "gradient_y": gradients < 2,
         "sums": kind != "value",
     }
-    names = similarity_kernel.arg_names
     types = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32", torch.float64: "fp64"}
     of_type = {"image": types[images], "sum": types[settings.sigma.dtype], "fp64": "fp64"}
-    signature: dict[str, str] = {}
-    for parameter in similarity_kernel.params:
-        if parameter.is_constexpr or absent.get(parameter.name, False):
-            signature[parameter.name] = "constexpr"
-        elif parameter.name in _POINTERS:
-            signature[parameter.name] = "*" + of_type[_POINTERS[parameter.name]]
-        else:
-            signature[parameter.name] = parameter.annotation_type or "i32"
-    options = {name: constants.pop(name) for name in ("num_warps", "enable_fp_fusion", "maxnreg") if name in constants}
+    pointers = {name: of_type[kind] for name, kind in _POINTERS.items()}
     known = {**constants, **{name: None for name, missing in absent.items() if missing}}
-    source = ASTSource(
-        fn=similarity_kernel,
-        signature=signature,
-        constexprs={(names.index(name),): value for name, value in known.items()},
-    )
-    return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
-
-
-def resources(kernel: Any, folder: Path) -> dict[str, int]:
-    """What the assembler says of a compiled kernel: registers of a thread, bytes of its stack (spilled registers)."""
-    import triton
-
-    binary = folder / "kernel.cubin"
-    binary.write_bytes(kernel.asm["cubin"])
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    text = subprocess.run([tool, "-res-usage", binary], capture_output=True, text=True, check=True).stdout
-    return {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL|SHARED):(\d+)", text)}
+    return compile_kernel(similarity_kernel, architecture, pointers, known, [])
 
 
 @with_triton

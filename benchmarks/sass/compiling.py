@@ -55,15 +55,19 @@ def _compile_triton(kernel: TritonKernel, architecture: int) -> Binary:
     if importlib.util.find_spec("triton") is None:
         raise CompileError("triton is not installed")
     import triton
+    import triton.language as tl
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     function = getattr(importlib.import_module(kernel.module), kernel.function)
-    signature = {**kernel.signature, **dict.fromkeys(kernel.constants, "constexpr")}
+    constants = {**kernel.constants, **{name: tl.dtype(kind) for name, kind in kernel.types.items()}}
+    signature = {**kernel.signature, **dict.fromkeys(constants, "constexpr")}
     ordered = {name: signature[name] for name in function.arg_names}
     attributes = {(function.arg_names.index(name),): [["tt.divisibility", 16]] for name in kernel.aligned}
-    source = ASTSource(function, ordered, dict(kernel.constants), attributes)
-    options = {"num_warps": kernel.warps, "num_stages": kernel.stages, "enable_fp_fusion": True}
+    source = ASTSource(function, ordered, constants, attributes)
+    options = {"num_warps": kernel.warps, "num_stages": kernel.stages, "enable_fp_fusion": kernel.fused}
+    if architecture in kernel.registers:
+        options["maxnreg"] = kernel.registers[architecture]
     compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernel.cubin"

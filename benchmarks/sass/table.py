@@ -71,7 +71,9 @@ def read_binary(kernel: CudaKernel | TritonKernel, architecture: int, binary: Bi
     found = resources(binary.resources)[name]
     kept = budget.RESERVED_SHARED if architecture >= _FLOOR_ARCHITECTURE and found.shared_bytes else 0
     shared = found.shared_bytes - kept + binary.dynamic_shared_bytes + kernel.dynamic_shared_bytes
-    return Facts(kernel, architecture, found, shared, loops(instructions), executed(instructions, kernel.turns))
+    return Facts(
+        kernel, architecture, found, shared, loops(instructions), executed(instructions, kernel.turns_on(architecture))
+    )
 
 
 def render(facts: Sequence[Facts]) -> str:
@@ -95,7 +97,7 @@ def render(facts: Sequence[Facts]) -> str:
 
 
 def _row(fact: Facts) -> str:
-    turns = [*(f"{turn:g}" for turn in fact.kernel.turns), *["?"] * len(fact.loops)]
+    turns = [*(f"{turn:g}" for turn in fact.kernel.turns_on(fact.architecture)), *["?"] * len(fact.loops)]
     bodies = ", ".join(f"{loop.length} x {turn}" for loop, turn in zip(fact.loops, turns, strict=False))
     everything = sum(fact.executed.values()) * fact.kernel.threads / fact.kernel.pixels
     floor, reason = "", ""

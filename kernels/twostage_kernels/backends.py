@@ -39,21 +39,27 @@ def _native(
     return {"native": Backend(implementation, devices, objection, {"cuda": native.why_no_cuda})}
 
 
+def _triton(
+    implementation: Implementation, objection: Callable[[Tensor, Settings], str | None] | None = None
+) -> dict[str, Backend]:
+    obstacles = {"cuda": triton_gpu.why_not_on_cuda, "cpu": triton_gpu.why_not_on_cpu}
+    return {"triton": Backend(implementation, ("cuda", "cpu"), objection, obstacles)}
+
+
 _SIMILARITY: dict[str, Backend] = {
     **_native(native.similarity, ("cpu", "cuda"), native.objection),
-    "triton": Backend(
-        triton_gpu.similarity,
-        ("cuda", "cpu"),
-        triton_gpu.objection,
-        {"cuda": triton_gpu.why_not_on_cuda, "cpu": triton_gpu.why_not_on_cpu},
-    ),
+    **_triton(triton_gpu.similarity, triton_gpu.objection),
     "reference": Backend(reference.similarity),
 }
 # For each op its backends, fastest first.
 _BACKENDS: dict[str, dict[str, Backend]] = {
     "aw_ssim": _SIMILARITY,
     "ssim": _SIMILARITY,
-    "paste_defects": {**_native(native.paste_defects, ("cpu", "cuda")), "reference": Backend(reference.paste_defects)},
+    "paste_defects": {
+        **_native(native.paste_defects, ("cpu", "cuda")),
+        **_triton(triton_gpu.paste_defects),
+        "reference": Backend(reference.paste_defects),
+    },
 }
 OPS = tuple(_BACKENDS)
 

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from twostage_kernels.paste_arguments import Polygons
+from twostage_kernels.paste_registration import PasteDefects, PasteKernel, register_paste
 from twostage_kernels.registration import DeviceKernel, register_similarity
 from twostage_kernels.settings import Settings, Similarity
 
@@ -75,7 +77,8 @@ def _obstacle_on_gpus() -> str | None:
 @cache
 def _import_error() -> str | None:
     try:
-        import_module("twostage_kernels.triton_gpu.launch")
+        for module in ("launch", "paste_launch"):
+            import_module(f"twostage_kernels.triton_gpu.{module}")
     except ImportError as error:
         return f"triton does not load: {error}"
     return None
@@ -93,7 +96,24 @@ def _rescale(gradient: Tensor, factor: Tensor) -> None:
     rescale(gradient, factor)
 
 
+def _paste(
+    target: Tensor,
+    source: Tensor,
+    polygons: Polygons,
+    value_range: tuple[float, float],
+    out: Tensor,
+    opacity: Tensor,
+) -> None:
+    from twostage_kernels.triton_gpu.paste_launch import run
+
+    run(target, source, polygons, value_range, out, opacity)
+
+
 _kernels = {"cuda": DeviceKernel(_run, _rescale)}
 if _INTERPRETED:
     _kernels["cpu"] = DeviceKernel(_run, _rescale)
 similarity: Similarity = register_similarity("triton", _kernels)
+_paste_kernels: dict[str, PasteKernel] = {"cuda": _paste}
+if _INTERPRETED:
+    _paste_kernels["cpu"] = _paste
+paste_defects: PasteDefects = register_paste("triton", _paste_kernels)

@@ -83,8 +83,8 @@ def run(
             value.fill_(math.nan)
         return
     prediction, target = prediction.contiguous(), target.contiguous()
-    settings = settings._replace(sigma=settings.sigma.contiguous(), mask=_contiguous(settings.mask))
-    scales, upstream = _contiguous(scales), _contiguous(upstream)
+    settings = settings._replace(sigma=settings.sigma.contiguous(), mask=contiguous(settings.mask))
+    scales, upstream = contiguous(scales), contiguous(upstream)
     by_prediction, by_target = gradients
     if by_target is not None and (by_prediction is None or _crowded(settings)):
         # With the images exchanged; both gradients at once would not fit into the registers.
@@ -102,7 +102,7 @@ def rescale(gradient: Tensor, factor: Tensor) -> None:
         return
     elements = gradient[0].numel()
     blocks = math.ceil(elements / _BLOCK)
-    with _device(gradient):
+    with on_device(gradient):
         rescale_kernel[(len(gradient) * blocks,)](
             gradient,
             factor.contiguous(),
@@ -153,7 +153,7 @@ def _launch(
     sums = None
     if value is not None:
         sums = torch.empty(2 * strips, dtype=torch.float64, device=prediction.device)
-    with _device(prediction):
+    with on_device(prediction):
         similarity_kernel[(programs,)](
             prediction,
             target,
@@ -175,7 +175,7 @@ def _launch(
             plan.first_row,
             plan.stretches,
             *_score_constants(settings),
-            *_bits(*factors),
+            *as_bits(*factors),
             **constants,
         )
         if value is not None:
@@ -185,7 +185,7 @@ def _launch(
                 value,
                 batch,
                 channels * plan.strips_of_plane,
-                *_bits(settings.highest, *scales_without_mask, settings.l1_weight, settings.data_range),
+                *as_bits(settings.highest, *scales_without_mask, settings.l1_weight, settings.data_range),
                 MASKED=settings.mask is not None,
                 SAMPLE=reduction == "sample",
                 LOSS=loss,
@@ -214,7 +214,7 @@ def _multiprocessors(device: torch.device) -> int:
 def _score_constants(settings: Settings) -> tuple[int, ...]:
     weights = (0.0, 0.0, 0.0) if settings.weights is None else settings.weights
     unit = settings.data_range
-    return _bits(*weights, (settings.k1 * unit) ** 2, (settings.k2 * unit) ** 2, COMMON_NOISE_VARIANCE * unit * unit)
+    return as_bits(*weights, (settings.k1 * unit) ** 2, (settings.k2 * unit) ** 2, COMMON_NOISE_VARIANCE * unit * unit)
 
 
 def _scales_without_mask(images: Tensor, settings: Settings, reduction: str) -> tuple[float, float]:
@@ -225,15 +225,15 @@ def _scales_without_mask(images: Tensor, settings: Settings, reduction: str) -> 
     return 1 / (planes * (height - cut) * (width - cut)), 1 / (planes * height * width)
 
 
-def _bits(*numbers: float) -> tuple[int, ...]:
+def as_bits(*numbers: float) -> tuple[int, ...]:
     """Each number's 64 bits as an integer, for ``images.number``."""
     return struct.unpack(f"{len(numbers)}q", struct.pack(f"{len(numbers)}d", *numbers))
 
 
-def _contiguous(tensor: Tensor | None) -> Tensor | None:
+def contiguous(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()
 
 
-def _device(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
+def on_device(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
     """Where Triton launches."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()

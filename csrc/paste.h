@@ -65,8 +65,8 @@ struct PastePolygons {
 //                  + color_offset and, where one of them is given, clamped to [low, high].
 //   blurred        (content * inside, inside) filtered along rows, then columns, with exp(-d^2 / (2 sigma^2)) for |d|
 //   <=
-//                  ceil(3 sigma), normalised over these taps. Outside the image there is 0. Values that are not inside
-//                  are never read, however large or undefined.
+//                  ceil(3 sigma), in T, normalised over these taps. Outside the image there is 0. Values that are not
+//                  inside are never read, however large or undefined.
 //   a              blurred inside * strength. Where a > 0, and nowhere else:
 //                  image   = image * (1 - a) + blurred content * strength  (kNormal), or
 //                  image   = image * (1 - a) + mix(image, blurred content / blurred inside) * a

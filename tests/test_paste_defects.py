@@ -265,6 +265,17 @@ def test_no_blur_keeps_hard_edges(device: str, backend: str, sigma: float) -> No
 
 
 @BACKENDS
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_reach_of_a_blur_is_rounded_as_its_sigma_is(device: str, backend: str, dtype: torch.dtype) -> None:
+    # Three times 8 / 3 is 8 in float64 and in float32; but three times the float32 number is more in float64.
+    pixel = [(16.0, 16.0), (17.0, 16.0), (17.0, 17.0), (16.0, 17.0)]
+    target = torch.zeros(1, 1, 33, 33, dtype=dtype)
+    _, opacity = defects(pixel, blur=8 / 3, dtype=dtype).paste(target, target, device, backend)
+    seen = opacity[0, 0, 16].cpu().nonzero().flatten()
+    assert seen.tolist() == list(range(8, 25))
+
+
+@BACKENDS
 def test_each_polygon_has_its_own_blur(device: str, backend: str) -> None:
     target, source = textured(3, 1, 16, 16, seed=1), textured(1, 1, 16, 16, seed=2)
     sigmas = [0.0, 2.5, 0.6]

@@ -43,9 +43,11 @@ class Cut {
         shape_ = make_shape(p.vertices + polygon * 2 * kMaxVertices, static_cast<int>(p.vertex_count[polygon]),
                             noisy ? p.edge_amplitude[polygon] : T(0), noisy ? p.edge_grain[polygon] : T(1),
                             noisy ? p.edge_seed[polygon] : 0, problem.images.height, problem.images.width);
-        const double sigma = static_cast<double>(p.blur_sigma[polygon]);
+        const T sigma = p.blur_sigma[polygon];
         // A blur reaches beyond the image where it is wider; what lies there is nothing.
-        radius_ = sigma < kSmallestBlurSigma ? 0 : static_cast<std::int64_t>(std::ceil(kBlurExtent * sigma));
+        radius_ = static_cast<double>(sigma) < kSmallestBlurSigma
+                      ? 0
+                      : static_cast<std::int64_t>(std::ceil(static_cast<T>(kBlurExtent) * sigma));
         level_ = p.strength == nullptr ? T(1) : p.strength[polygon];
         mode_ = p.blend_mode == nullptr ? BlendMode::kNormal : static_cast<BlendMode>(p.blend_mode[polygon]);
         const PixelBox& box = shape_.box;

@@ -47,8 +47,8 @@ TWOSTAGE_DEVICE bool within(const T* values, std::int64_t index, T lowest, T hig
 // 0 keeps hard edges.
 template <typename T>
 TWOSTAGE_DEVICE int blur_radius(T sigma) {
-    const double value = static_cast<double>(sigma);
-    return value < kSmallestBlurSigma ? 0 : static_cast<int>(ceil(kBlurExtent * value));
+    if (static_cast<double>(sigma) < kSmallestBlurSigma) return 0;
+    return static_cast<int>(ceil(static_cast<T>(kBlurExtent) * sigma));
 }
 
 // Empty where a vertex is not finite. `margin` is the furthest that noise moves an edge, in pixels.

@@ -201,6 +201,12 @@ def test_fastest_comes_first() -> None:
     assert found.ours["contender"] == "native"
 
 
+def test_of_ours_the_first_is_compared_however_fast_the_others_are() -> None:
+    (found,) = comparisons([*ROWS, row("native, hurried", "ours", 1e-9)])
+    assert found.timed[0]["contender"] == "native, hurried"
+    assert found.ours["contender"] == "native"
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(2.0, "2.00 s"), (12.34e-3, "12.3 ms"), (4.567e-5, "45.7 us"), (123.4e-3, "123 ms")]
 )

@@ -8,6 +8,7 @@
 #include "paste_problem.h"
 #include "paste_sample.h"
 #include "paste_shape.h"
+#include "ranges.h"
 #include "simd.h"
 
 namespace twostage {
@@ -128,9 +129,6 @@ class Cut {
         const T* row;
         T weight;
     };
-
-    static std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
-    static std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
 
     std::int64_t fields() const { return channels_ + 1; }  // the channels, then the mask
     std::int64_t ring_rows() const { return 2 * radius_ + 1; }

@@ -3,53 +3,29 @@
 
 #include <cmath>
 
+#include "../edge_noise.h"
 #include "../paste.h"
 
 namespace twostage {
 namespace {
 
-constexpr std::int64_t kSubpixels = 256;
-constexpr std::uint32_t kFieldStep = 0x9e3779b9u, kXStep = 0x85ebca77u, kYStep = 0xc2b2ae3du;
-
-// "lowbias32" of C. Wellons' hash prospector.
-std::uint32_t mix(std::uint32_t word) {
-    word = (word ^ (word >> 16)) * 0x7feb352du;
-    word = (word ^ (word >> 15)) * 0x846ca68bu;
-    return word ^ (word >> 16);
-}
-
-// 3 t^2 - 2 t^3 of the place within the cell, in 1/1024.
-std::int32_t smooth(std::uint32_t position) {
-    const std::uint32_t t = (position & 0xffffu) >> 6;
-    return static_cast<std::int32_t>((t * t * (3072 - 2 * t)) >> 20);
-}
-
 // The lattice along one row of pixels: corners are blended downwards once for each of them.
 class NoiseRow {
   public:
-    NoiseRow(std::uint32_t seed, std::uint32_t y) : seed_(seed), row_(y >> 16), down_(smooth(y)) {}
+    NoiseRow(std::uint32_t seed, std::uint32_t y) : seed_(seed), row_(y >> 16), down_(noise::smooth(y)) {}
 
     std::int32_t at(std::uint32_t x) {
         const std::uint32_t column = x >> 16;
         if (!started_ || column != column_) {
-            left_ = blended(column);
-            right_ = blended(column + 1);
+            left_ = noise::on_column(seed_, column, row_, down_);
+            right_ = noise::on_column(seed_, column + 1, row_, down_);
             column_ = column;
             started_ = true;
         }
-        return left_ + (((right_ - left_) * smooth(x)) >> 10);
+        return noise::between(left_, right_, noise::smooth(x));
     }
 
   private:
-    std::int32_t blended(std::uint32_t column) const {
-        const std::uint32_t word = mix(seed_ ^ (column * kXStep));
-        const auto corner = [&](std::uint32_t row) {
-            return static_cast<std::int32_t>(mix(word ^ (row * kYStep)) >> 16) - 32768;
-        };
-        const std::int32_t upper = corner(row_);
-        return upper + (((corner(row_ + 1) - upper) * down_) >> 10);
-    }
-
     std::uint32_t seed_, row_;
     std::int32_t down_, left_ = 0, right_ = 0;
     std::uint32_t column_ = 0;
@@ -61,7 +37,7 @@ template <typename T>
 void displaced(const EdgeNoise& noise, std::uint32_t word, std::int64_t row, const PixelBox& box, std::int64_t place,
                std::int64_t step, T* to) {
     const std::uint32_t y = static_cast<std::uint32_t>(row) * noise.step;
-    NoiseRow coarse(word, y), fine(word ^ kFieldStep, 2 * y);
+    NoiseRow coarse(word, y), fine(word ^ noise::kFieldStep, 2 * y);
     for (std::int64_t column = box.column_begin; column < box.column_end; ++column, place += step) {
         const std::uint32_t x = static_cast<std::uint32_t>(column) * noise.step;
         const std::int64_t value = (3 * coarse.at(x) + fine.at(2 * x)) >> 2;
@@ -174,7 +150,8 @@ Shape<T> make_shape(const T* points, int vertices, T amplitude, T grain, std::in
     if (shape.noise.reach > 0) {
         shape.noise.step = static_cast<std::uint32_t>(std::nearbyint(T(65536) / grain));
         const auto word = static_cast<std::uint32_t>(seed);
-        for (std::uint32_t field = 0; field < 2; ++field) shape.noise.words[field] = mix(word + field * kFieldStep);
+        for (std::uint32_t field = 0; field < 2; ++field)
+            shape.noise.words[field] = noise::mix(word + field * noise::kFieldStep);
         margin = 1 + static_cast<double>(shape.noise.reach) / kSubpixels;
     }
     // A crossing far outside the image is rounded to more than a pixel.

@@ -2,6 +2,7 @@
 // on them is rounded by itself, and this must be compiled without flushing subnormal numbers to 0.
 #pragma once
 
+#include "../edge_noise.h"
 #include "../paste.h"
 #include "device.h"
 
@@ -14,9 +15,7 @@ TWOSTAGE_DEVICE double rounded_product(double a, double b) { return __dmul_rn(a,
 TWOSTAGE_DEVICE float rounded_quotient(float a, float b) { return __fdiv_rn(a, b); }
 TWOSTAGE_DEVICE double rounded_quotient(double a, double b) { return __ddiv_rn(a, b); }
 
-constexpr int kSubpixels = 256;
-
-// Smooth noise on a lattice, in integers alone (reference/edge_noise.py).
+// See ../edge_noise.h.
 struct EdgeNoise {
     int reach;               // 1/256 pixel, 0 for straight edges
     std::uint32_t step;      // cells from pixel to pixel, 1/65536
@@ -25,32 +24,10 @@ struct EdgeNoise {
 
 namespace noise {
 
-constexpr std::uint32_t kFieldStep = 0x9e3779b9u, kXStep = 0x85ebca77u, kYStep = 0xc2b2ae3du;
-
-// "lowbias32" of C. Wellons' hash prospector.
-TWOSTAGE_DEVICE std::uint32_t mix(std::uint32_t word) {
-    word = (word ^ (word >> 16)) * 0x7feb352du;
-    word = (word ^ (word >> 15)) * 0x846ca68bu;
-    return word ^ (word >> 16);
-}
-
-// 3 t^2 - 2 t^3 of the place within the cell, in 1/1024.
-TWOSTAGE_DEVICE int smooth(std::uint32_t position) {
-    const std::uint32_t t = (position & 0xffffu) >> 6;
-    return static_cast<int>((t * t * (3072 - 2 * t)) >> 20);
-}
-
 TWOSTAGE_DEVICE int value(std::uint32_t seed, std::uint32_t x, std::uint32_t y) {
-    const std::uint32_t row = y >> 16;
+    const std::uint32_t column = x >> 16, row = y >> 16;
     const int down = smooth(y);
-    const auto blended = [&](std::uint32_t column) {
-        const std::uint32_t word = mix(seed ^ (column * kXStep));
-        const int upper = static_cast<int>(mix(word ^ (row * kYStep)) >> 16) - 32768;
-        const int lower = static_cast<int>(mix(word ^ ((row + 1) * kYStep)) >> 16) - 32768;
-        return upper + (((lower - upper) * down) >> 10);
-    };
-    const int left = blended(x >> 16), right = blended((x >> 16) + 1);
-    return left + (((right - left) * smooth(x)) >> 10);
+    return between(on_column(seed, column, row, down), on_column(seed, column + 1, row, down), smooth(x));
 }
 
 // In 1/256 pixel.

@@ -4,13 +4,13 @@ test_triton_similarity.py runs this file in a process of its own: Triton decides
 """
 
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from poisoned import poisoned_memory  # noqa: F401
 from similarity_cases import THIRDS, assert_close, assert_gradient_close, numeric_pairs, value_and_gradients
 from tolerances import tolerance
 from torch import Tensor
@@ -21,15 +21,6 @@ assert os.environ.get("TRITON_INTERPRET") == "1", "run test_triton_similarity.py
 
 Options = dict[str, Any]
 UNEVEN = (0.2, 0.5, 0.3)
-
-
-@pytest.fixture(autouse=True)
-def poisoned_memory() -> Iterator[None]:
-    """Fresh tensors hold NaN, so that what a kernel leaves out is seen."""
-    torch.use_deterministic_algorithms(True)
-    assert torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def images(*shape: int, seed: int = 5) -> tuple[Tensor, Tensor]:

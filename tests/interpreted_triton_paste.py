@@ -4,15 +4,14 @@ test_triton_paste.py runs this file in a process of its own: Triton decides on i
 """
 
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paste_cases import any_batch, assert_images, operands, rounding, textured
-from tolerances import tolerance
+from paste_cases import any_batch, assert_images, assert_pasted, operands, textured
+from poisoned import poisoned_memory  # noqa: F401
 from torch import Tensor
 
 from twostage_kernels import available_backends, paste_defects
@@ -21,15 +20,6 @@ from twostage_kernels.triton_gpu import paste_launch
 assert os.environ.get("TRITON_INTERPRET") == "1", "run test_triton_paste.py instead"
 
 Arguments = dict[str, Any]
-
-
-@pytest.fixture(autouse=True)
-def poisoned_memory() -> Iterator[None]:
-    """Fresh tensors hold NaN, so that what a kernel leaves out is seen."""
-    torch.use_deterministic_algorithms(True)
-    assert torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture
@@ -42,17 +32,9 @@ def assert_agrees(arguments: Arguments) -> tuple[Tensor, Tensor]:
     """With the reference, the target left as it was; and in place the same bits."""
     target = arguments["target"]
     before = target.clone(memory_format=torch.preserve_format)
-    expected, expected_opacity = paste_defects(**arguments, backend="reference")
     images, opacity = paste_defects(**arguments, backend="triton")
     assert torch.equal(target, before)
-    assert images.stride() == expected.stride()
-    bound = tolerance("paste image", images.dtype) * (1 if images.dtype.is_floating_point else 255) + rounding(images)
-    assert float((images.double() - expected.double()).abs().max()) <= bound
-    assert float((opacity - expected_opacity).abs().max()) <= tolerance("paste opacity", opacity.dtype)
-    assert float(opacity.min()) >= 0
-    assert float(opacity.max()) <= 1
-    untouched = opacity.expand_as(images) == 0
-    assert torch.equal(images[untouched], target[untouched])
+    assert_pasted(arguments, images, opacity)
     in_place = paste_defects(**{**arguments, "target": before}, out=before, backend="triton")
     assert in_place[0] is before
     assert torch.equal(in_place[0], images)

@@ -100,6 +100,46 @@ def rounding(images: Tensor) -> float:
     return HALF_ROUNDING.get(images.dtype, 0.0) * max(1.0, float(images.abs().max()))
 
 
+def assert_pasted(arguments: dict[str, Any], images: Tensor, opacity: Tensor) -> None:
+    """That a backend made of arguments on the CPU, on any device, what the reference makes of them."""
+    target = arguments["target"]
+    expected, expected_opacity = paste_defects(**arguments, backend="reference")
+    assert images.stride() == expected.stride()
+    images, opacity = images.cpu(), opacity.cpu()
+    bound = tolerance("paste image", images.dtype) * (1 if images.dtype.is_floating_point else 255) + rounding(images)
+    assert float((images.double() - expected.double()).abs().max()) <= bound
+    assert float((opacity - expected_opacity).abs().max()) <= tolerance("paste opacity", opacity.dtype)
+    assert float(opacity.min()) >= 0
+    assert float(opacity.max()) <= 1
+    untouched = opacity.expand_as(images) == 0
+    assert torch.equal(images[untouched], target[untouched])
+
+
+def moved(arguments: dict[str, Any], device: str = "cuda") -> dict[str, Any]:
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in arguments.items()}
+
+
+def big_batch(*, noisy: bool = True) -> dict[str, Any]:
+    """Arguments of ``paste_defects`` with enough values for several threads."""
+    generator = torch.Generator().manual_seed(3)
+    count = 24
+    arguments = {
+        "target": textured(12, 3, 96, 80, seed=1).float(),
+        "source": textured(4, 3, 50, 60, seed=2).float(),
+        "vertices": torch.rand(count, 7, 2, generator=generator) * 90,
+        "vertex_count": 3 + torch.arange(count) % 5,
+        "image_index": None,
+        "source_index": torch.arange(count) % 4,
+        "transform": torch.rand(count, 2, 3, generator=generator) - 0.3,
+        "blur_sigma": torch.rand(count, generator=generator) * 3,
+    }
+    if noisy:
+        arguments["edge_amplitude"] = torch.rand(count, generator=generator) * 3
+        arguments["edge_grain"] = 1 + torch.rand(count, generator=generator) * 8
+        arguments["edge_seed"] = torch.arange(count)
+    return arguments
+
+
 def any_batch(seed: int) -> dict[str, Any]:
     """Arguments of ``paste_defects`` with every option now and then: shapes, dtypes, strides, pools, empty slots."""
     choose, generator = random.Random(seed), torch.Generator().manual_seed(seed)

@@ -1,6 +1,6 @@
 """The C++ ``paste_defects`` against the reference with every option, and its operators as torch sees them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from paste_cases import any_batch, operands, rounding, textured
-from tolerances import tolerance
+from paste_cases import any_batch, assert_pasted, big_batch, operands
+from poisoned import poisoned_memory  # noqa: F401
 from torch import Tensor
 
 from twostage_kernels import native, paste_defects
@@ -18,35 +18,19 @@ if native.unavailable:
     pytest.skip(f"no native backend: {native.unavailable}", allow_module_level=True)
 
 
-@pytest.fixture(autouse=True)
-def poisoned_memory() -> Iterator[None]:
-    """Fresh tensors hold NaN, so that what a kernel leaves out is seen."""
-    torch.use_deterministic_algorithms(True)
-    assert torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
 @pytest.mark.parametrize("instruction_set", range(len(native.instruction_sets())), ids=native.instruction_sets())
 @given(seed=st.integers(0, 2**32))
 def test_agrees_with_the_reference(instruction_set: int, seed: int) -> None:
     arguments = any_batch(seed)
     target = arguments["target"]
     before = target.clone(memory_format=torch.preserve_format)
-    expected, expected_opacity = paste_defects(**arguments, backend="reference")
     with native.forced_instruction_set(instruction_set):
         images, opacity = paste_defects(**arguments, backend="native")
         copy = before.clone(memory_format=torch.preserve_format)
         in_place = paste_defects(**{**arguments, "target": copy}, out=copy, backend="native")
     assert torch.equal(target, before)
     assert images.stride() == target.stride()
-    bound = tolerance("paste image", images.dtype) * (1 if images.dtype.is_floating_point else 255) + rounding(images)
-    assert float((images.double() - expected.double()).abs().max()) <= bound
-    assert float((opacity - expected_opacity).abs().max()) <= tolerance("paste opacity", opacity.dtype)
-    assert float(opacity.min()) >= 0
-    assert float(opacity.max()) <= 1
-    untouched = opacity.expand_as(images) == 0
-    assert torch.equal(images[untouched], target[untouched])
+    assert_pasted(arguments, images, opacity)
     assert torch.equal(in_place[0], images)
     assert torch.equal(in_place[1], opacity)
 
@@ -72,25 +56,6 @@ def test_long_edges_are_cut_where_the_reference_cuts_them() -> None:
 
 
 # --- operators -----------------------------------------------------------------------------------------------------
-
-
-def big_batch() -> dict[str, Any]:
-    """Enough values for several threads."""
-    generator = torch.Generator().manual_seed(3)
-    count = 24
-    return {
-        "target": textured(12, 3, 96, 80, seed=1).float(),
-        "source": textured(4, 3, 50, 60, seed=2).float(),
-        "vertices": torch.rand(count, 7, 2, generator=generator) * 90,
-        "vertex_count": 3 + torch.arange(count) % 5,
-        "image_index": None,
-        "source_index": torch.arange(count) % 4,
-        "transform": torch.rand(count, 2, 3, generator=generator) - 0.3,
-        "blur_sigma": torch.rand(count, generator=generator) * 3,
-        "edge_amplitude": torch.rand(count, generator=generator) * 3,
-        "edge_grain": 1 + torch.rand(count, generator=generator) * 8,
-        "edge_seed": torch.arange(count),
-    }
 
 
 @pytest.mark.parametrize("seed", [0, 4, 7, 11])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from poisoned import poisoned_memory  # noqa: F401
 from tolerances import (
     GRADIENT,
     HALF_ROUNDING,
@@ -27,15 +28,6 @@ if native.unavailable:
 
 Options = dict[str, object]
 WEIGHTS = (0.2, 0.5, 0.3)
-
-
-@pytest.fixture(autouse=True)
-def poisoned_memory() -> Iterator[None]:
-    """Fresh tensors hold NaN, so that what a kernel leaves out is seen."""
-    torch.use_deterministic_algorithms(True)
-    assert torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(params=range(len(native.instruction_sets())), ids=native.instruction_sets())

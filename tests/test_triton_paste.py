@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from paste_cases import any_batch, rounding, textured
-from tolerances import tolerance
+from paste_cases import any_batch, assert_pasted, big_batch, moved
 from torch import Tensor
 from triton_cases import INTERPRETED, compile_kernel, compiled, resources, run_interpreted, with_triton
 
@@ -189,38 +188,15 @@ def test_no_number_of_polygons_or_sources_asks_for_another_compilation() -> None
 # --- on a GPU ------------------------------------------------------------------------------------------------------
 
 
-def moved(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {name: value.cuda() if isinstance(value, Tensor) else value for name, value in arguments.items()}
-
-
-def large_batch() -> dict[str, Any]:
-    generator = torch.Generator().manual_seed(3)
-    count = 24
-    return {
-        "target": textured(12, 3, 96, 80, seed=1).float(),
-        "source": textured(4, 3, 50, 60, seed=2).float(),
-        "vertices": torch.rand(count, 7, 2, generator=generator) * 90,
-        "vertex_count": 3 + torch.arange(count) % 5,
-        "image_index": None,
-        "source_index": torch.arange(count) % 4,
-        "transform": torch.rand(count, 2, 3, generator=generator) - 0.3,
-        "blur_sigma": torch.rand(count, generator=generator) * 3,
-    }
-
-
 @on_gpu
 @pytest.mark.parametrize("seed", range(40))
 def test_a_gpu_agrees_with_the_reference(seed: int) -> None:
     arguments = any_batch(seed)
-    expected, expected_opacity = paste_defects(**arguments, backend="reference")
     there = moved(arguments)
     images, opacity = paste_defects(**there, backend="triton")
     again = paste_defects(**there, backend="triton")
     assert torch.equal(images, again[0])
-    unit = 1 if images.dtype.is_floating_point else 255
-    bound = tolerance("paste image", images.dtype) * unit + rounding(expected)
-    assert float((images.cpu().double() - expected.double()).abs().max()) <= bound
-    assert float((opacity.cpu() - expected_opacity).abs().max()) <= tolerance("paste opacity", opacity.dtype)
+    assert_pasted(arguments, images, opacity)
     in_place = there["target"].clone(memory_format=torch.preserve_format)
     paste_defects(**{**there, "target": in_place}, out=in_place, backend="triton")
     assert torch.equal(in_place, images)
@@ -228,7 +204,7 @@ def test_a_gpu_agrees_with_the_reference(seed: int) -> None:
 
 @on_gpu
 def test_hard_edges_on_a_gpu_are_those_of_the_reference() -> None:
-    arguments = large_batch()
+    arguments = big_batch(noisy=False)
     arguments["blur_sigma"] = torch.zeros(24)
     arguments["vertices"] = (2 * arguments["vertices"]).round() / 2
     for noise in ({}, {"edge_amplitude": torch.full((24,), 3.3), "edge_grain": torch.full((24,), 4.0)}):
@@ -239,8 +215,8 @@ def test_hard_edges_on_a_gpu_are_those_of_the_reference() -> None:
 
 @on_gpu
 def test_a_graph_replays_with_new_polygons_and_nothing_waits() -> None:
-    arguments = moved(large_batch())
-    eager = moved(large_batch())
+    arguments = moved(big_batch(noisy=False))
+    eager = moved(big_batch(noisy=False))
     paste_defects(**arguments, backend="triton")
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -273,10 +249,10 @@ def test_a_graph_replays_with_new_polygons_and_nothing_waits() -> None:
     ],
 )
 def test_a_gpu_leaves_unusable_polygons_out(name: str, content: float) -> None:
-    arguments = moved(large_batch())
+    arguments = moved(big_batch(noisy=False))
     arguments["vertex_count"][3] = 0
     expected = paste_defects(**arguments, backend="triton")
-    arguments = moved(large_batch())
+    arguments = moved(big_batch(noisy=False))
     arguments[name][3] = content
     got = paste_defects(**arguments, backend="triton")
     assert torch.equal(got[0], expected[0])
@@ -289,7 +265,7 @@ def test_more_than_two_billion_pixels() -> None:
     if free < 30 * 2**30:
         pytest.skip(f"30 GiB of GPU memory are needed; {free / 2**30:.0f} are free")
     target = torch.zeros(3, 1, 30000, 30000, device="cuda", dtype=torch.uint8)
-    arguments = moved(large_batch())
+    arguments = moved(big_batch(noisy=False))
     arguments = {name: value[:3] if isinstance(value, Tensor) else value for name, value in arguments.items()}
     arguments["vertices"] = arguments["vertices"] + 29900
     arguments["source"] = torch.full((4, 1, 5, 5), 200, device="cuda", dtype=torch.uint8)

@@ -15,7 +15,7 @@ except ModuleNotFoundError:
     unavailable = "this installation was built without its C++ extension"
 except ImportError as error:
     unavailable = f"its C++ extension does not load: {error}"
-_team_starter = team_starter()
+_team_starter = None if extension is None else team_starter()
 if extension is not None:
     extension.use_teams(_team_starter or 0)
 _forced = -1  # index into instruction_sets(); -1 takes the best

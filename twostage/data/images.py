@@ -126,7 +126,13 @@ def resize_shorter_side(image: Tensor, size: int | None) -> Tensor:
         return image
     target = tuple((side * size + shorter // 2) // shorter for side in (height, width))
     values = image.float() if image.dtype == torch.uint8 else image
+    # Torch interpolates a result one pixel wide wrongly, and one that is one pixel high rightly.
+    turned = target[1] == 1
+    if turned:
+        values, target = values.mT, target[::-1]
     scaled = functional.interpolate(values[None], size=target, mode="bilinear", align_corners=False, antialias=True)[0]
+    if turned:
+        scaled = scaled.mT.contiguous()
     if image.dtype == torch.uint8:
         return scaled.round_().clamp_(0, 255).to(torch.uint8)
     return scaled.clamp_(0, 1)

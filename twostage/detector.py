@@ -1,9 +1,7 @@
 """The detector: fit, predict, evaluate, save, load."""
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +15,7 @@ from twostage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from twostage.config import Config
 from twostage.configfile import config_from_dict, config_to_dict
 from twostage.data import Sample, read_image, read_mask, resize_shorter_side
+from twostage.data.ahead import in_order
 from twostage.data.packing import to_unit_range
 from twostage.devices import choose_device
 from twostage.distributed import current_ranks, from_all
@@ -33,10 +32,8 @@ IMAGES_AT_ONCE = 16
 """Images of one size that a GPU reconstructs together."""
 PATCHES_AT_ONCE_ON_GPU = 512
 _READERS = min(os.cpu_count() or 1, 8)
-_READ_AHEAD = 2 * _READERS
 
 _Item = TypeVar("_Item")
-_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
@@ -62,18 +59,6 @@ class _TestImage:
     size: tuple[int, int]
     """Of the file."""
     mask: Tensor | None
-
-
-def _read_ahead(items: Iterable[_Item], read: Callable[[_Item], _Found]) -> Iterator[_Found]:
-    """What ``read`` finds for each item, in order; threads read those that come next."""
-    with ThreadPoolExecutor(_READERS) as pool:
-        waiting: deque[Future[_Found]] = deque()
-        for item in items:
-            waiting.append(pool.submit(read, item))
-            if len(waiting) > _READ_AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def _of_one_shape(
@@ -185,7 +170,7 @@ class Detector:
         def shape_of(found: tuple[Path, Tensor | DataError]) -> Sequence[int] | None:
             return found[1].shape if isinstance(found[1], Tensor) else None
 
-        for group in _of_one_shape(_read_ahead(paths, read), self._images_at_once, shape_of):
+        for group in _of_one_shape(in_order(paths, read, threads=_READERS), self._images_at_once, shape_of):
             images = [image for _, image in group if isinstance(image, Tensor)]
             predictions = self._predict(images) if images else iter(())
             for path, image in group:
@@ -278,7 +263,7 @@ class Detector:
             size = (image.shape[1], image.shape[2])
             return _TestImage(sample, self._scored_at(image, str(sample.path)), size, mask)
 
-        return _read_ahead(samples, read)
+        return in_order(samples, read, threads=_READERS)
 
     def save(self, folder: Path) -> Path:
         """Write the detector to a folder (safetensors and JSON, atomically); returns the path for :meth:`load`.

@@ -2,10 +2,9 @@
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from twostage.config import DataConfig
+from twostage.data.ahead import in_order
 from twostage.data.images import ImageInfo, probe_image, read_image, read_mask
 from twostage.data.layout import scan
 from twostage.data.prepared import pixel_digest
@@ -20,8 +20,6 @@ from twostage.data.samples import Finding, ImageSet, Sample, finding_of, require
 from twostage.errors import DataError
 
 __all__ = ["Finding", "check_images", "require_clean"]
-
-_BATCH = 256
 
 
 @dataclass(slots=True)
@@ -63,7 +61,7 @@ def check_images(
     count = len(images.train) + len(images.test)
     inspections: list[_Inspection] = []
     known_infos: dict[ImageInfo, ImageInfo] = {}
-    for inspection in _inspect_all(chain(images.train, images.test), config.max_pixels):
+    for inspection in in_order(chain(images.train, images.test), lambda sample: _inspect(sample, config.max_pixels)):
         inspections.append(inspection)
         if inspection.info is not None:
             # Millions of images of one kind share one object.
@@ -80,14 +78,6 @@ def check_images(
     findings.extend(_mixed(inspections, "channels", lambda info: info.channels))
     findings.extend(_mixed(inspections, "bit depths", lambda info: f"{info.bits} bits"))
     return findings
-
-
-def _inspect_all(samples: Iterable[Sample], max_pixels: int) -> Iterator[_Inspection]:
-    """In order. Decoding and hashing release the interpreter lock, so threads use every core."""
-    waiting = iter(samples)
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        while batch := list(islice(waiting, _BATCH)):
-            yield from pool.map(lambda sample: _inspect(sample, max_pixels), batch)
 
 
 def _inspect(sample: Sample, max_pixels: int) -> _Inspection:

@@ -1,13 +1,12 @@
 """Whole sets of images in memory, resized and in one colour format."""
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from torch import Tensor
 
 from twostage.config import DataConfig
+from twostage.data.ahead import in_order
 from twostage.data.images import read_image, resize_shorter_side
 from twostage.data.samples import Sample
 
@@ -26,13 +25,8 @@ def load_images(
 ) -> list[Tensor]:
     """All images of ``samples``, read by threads; ``progress`` is called with the number loaded and that of all."""
     images: list[Tensor] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            for image in pool.map(lambda sample: load_image(sample, config, color), samples):
-                images.append(image)
-                if progress is not None:
-                    progress(len(images), len(samples))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    for image in in_order(samples, lambda sample: load_image(sample, config, color)):
+        images.append(image)
+        if progress is not None:
+            progress(len(images), len(samples))
     return images

@@ -8,10 +8,8 @@ Any tar program and any reader of WebDataset can read the shards; training finds
 
 import io
 import json
-import os
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twostage.config import DataConfig
+from twostage.data.ahead import in_order
 from twostage.data.mapped import IMAGE, MappedImages
 from twostage.data.order import key_of, permute
 from twostage.data.prepared import MOST_FEATURES, Prepared, PreparedImage, Preparer
@@ -30,7 +29,6 @@ from twostage.files import write_text_atomic
 
 FORMAT_VERSION = 1
 _STREAM = 7
-_AT_ONCE = 64
 _BLOCK = 512
 _DESCRIPTION = "shards.json"
 
@@ -187,19 +185,17 @@ def _prepared(
 ) -> Iterator[tuple[Path, PreparedImage]]:
     """In order; what cannot be read becomes a finding."""
 
-    def prepare(sample: Sample) -> PreparedImage | Finding:
+    def prepare(sample: Sample) -> tuple[Path, PreparedImage | Finding]:
         try:
-            return preparer(sample.path)
+            return sample.path, preparer(sample.path)
         except DataError as error:
-            return finding_of(sample.path, error)
+            return sample.path, finding_of(sample.path, error)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while batch := list(islice(samples, _AT_ONCE)):
-            for sample, outcome in zip(batch, pool.map(prepare, batch), strict=True):
-                if isinstance(outcome, Finding):
-                    findings.append(outcome)
-                else:
-                    yield sample.path, outcome
+    for path, outcome in in_order(samples, prepare):
+        if isinstance(outcome, Finding):
+            findings.append(outcome)
+        else:
+            yield path, outcome
 
 
 def _write(

@@ -124,7 +124,8 @@ class _Station:
                 self.states[contender.name] = str(error)
         first = case.inputs(0)
         sets = rotation(case.device, case.least(first).bytes) if case.rotates else 1
-        self._stopwatch = Stopwatch(case.device, [first, *(case.inputs(seed) for seed in range(1, sets))])
+        inputs = [first, *(case.inputs(seed) for seed in range(1, sets))]
+        self._stopwatch = Stopwatch(case.device, inputs, case.shortest_sample)
         self._runs = {contender.name: contender.run for contender in ours}
         self._calls: dict[str, int] = {}
         self._repeats = case.repeats

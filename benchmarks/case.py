@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from benchmarks.clock import SHORTEST_SAMPLE
+
 Role = Literal["ours", "peer", "yardstick"]
 """A yardstick does other work, shown beside for its time alone (a plain copy, say); its result is not checked."""
 
@@ -59,6 +61,8 @@ class Case:
     """Whether to change inputs from call to call, so that they come from memory and not from a cache."""
     repeats: int = 1
     """How often one call does the work; times are divided by it."""
+    shortest_sample: float = SHORTEST_SAMPLE
+    """Seconds that calls go on, back to back, before a contender hands over to the next."""
 
     @property
     def size(self) -> str:

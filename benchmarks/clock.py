@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-# One sample lasts at least this long: shorter calls are repeated within it.
+# One sample lasts at least this many seconds, unless told otherwise: shorter calls are repeated within it.
 SHORTEST_SAMPLE = 1e-3
 ROUNDS = (5, 50)
 _LARGEST_ROTATION = 32
@@ -37,9 +37,10 @@ class Timing:
 class Stopwatch:
     """Times calls on inputs that rotate."""
 
-    def __init__(self, device: str, inputs: Sequence[Any]) -> None:
+    def __init__(self, device: str, inputs: Sequence[Any], shortest_sample: float = SHORTEST_SAMPLE) -> None:
         self.device = device
         self.inputs = inputs
+        self.shortest_sample = shortest_sample
         self._turn = 0
 
     def sample(self, run: Run, calls: int) -> float:
@@ -50,12 +51,12 @@ class Stopwatch:
         return timed(run, batches) / calls
 
     def calls_in_a_sample(self, run: Run) -> int:
-        """How many calls fill :data:`SHORTEST_SAMPLE`; warms up on the way."""
+        """How many calls fill the shortest sample; warms up on the way."""
         self.sample(run, 1)
         once = self.sample(run, 1)
-        if once > SHORTEST_SAMPLE:
+        if once > self.shortest_sample:
             return 1
-        return max(1, round(SHORTEST_SAMPLE / max(self.sample(run, 10), 1e-7)))
+        return max(1, round(self.shortest_sample / max(self.sample(run, 10), 1e-7)))
 
     @staticmethod
     def _on_cpu(run: Run, batches: Sequence[Any]) -> float:

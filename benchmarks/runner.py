@@ -57,7 +57,8 @@ class Runner:
         first = case.inputs(0)
         least = case.least(first)
         sets = rotation(case.device, least.bytes) if case.rotates else 1
-        stopwatch = Stopwatch(case.device, [first, *(case.inputs(seed) for seed in range(1, sets))])
+        inputs = [first, *(case.inputs(seed) for seed in range(1, sets))]
+        stopwatch = Stopwatch(case.device, inputs, case.shortest_sample)
         timings = interleave(stopwatch, {contender.name: contender.run for contender, _ in fit}, self.seconds)
         floor = self.ceilings.floor(*least)
         for contender, error in fit:

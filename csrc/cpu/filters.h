@@ -13,25 +13,21 @@ namespace {
 
 // Rows of images, `stride` apart; the last only with a mask.
 enum ImageField { kX, kY, kMask };
-// Pixels, their row's moments about them, and with a mask how much of the window it shows. These are records: the
-// fields of one vector lie together, those of the next vector follow. Down a column that makes one stream of memory for
+// Pixels and their row's moments about them. These are records: the fields of one vector lie together, those of the
+// next vector follow. Down a column that makes one stream of memory for
 // a row instead of one for every field, and streams are what a processor can fetch ahead only so many of.
-enum MomentField {
-    kOwnX,
-    kOwnY,
-    kMeanX,
-    kMeanY,
-    kVarianceX,
-    kVarianceY,
-    kCovariance,
-    kMomentFields,
-    kCoverage = kMomentFields,
-    kMaskedMomentFields
-};
+// The covariance is in it in the additive form alone, and how much of the window a mask shows comes last.
+enum MomentField { kOwnX, kOwnY, kMeanA, kMeanB, kVarianceA, kVarianceB, kCovariance };
 // Derivatives, the last two only where both gradients are wanted: as rows, `stride` apart, and summed along the row as
 // records, in which the pixel's x and y come after them.
 enum DerivativeField { kOffsetX, kSlopeX, kCross, kOffsetY, kSlopeY };
 
+template <bool kAdditive>
+constexpr int kMomentFields = kAdditive ? 7 : 6;
+template <bool kAdditive>
+constexpr int kCoverage = kMomentFields<kAdditive>;
+template <bool kAdditive, bool kMasked>
+constexpr int kRecordedMoments = kMomentFields<kAdditive> + (kMasked ? 1 : 0);
 template <bool kBoth>
 constexpr int kDerivatives = kBoth ? 5 : 3;
 template <bool kBoth>
@@ -47,7 +43,7 @@ TWOSTAGE_INLINE void set_field(T* record, int field, Vector<T> value) {
 }
 
 // Means and variances along the row, about the mean of the window.
-template <typename T, int kTaps>
+template <typename T, int kTaps, bool kAdditive>
 void row_moments(const T* row, std::int64_t stride, const T* window, int taps, std::int64_t count, T* to) {
     const int half = (kTaps ? kTaps : taps) / 2;
     const T* weights = window + half;
@@ -55,27 +51,34 @@ void row_moments(const T* row, std::int64_t stride, const T* window, int taps, s
     for (std::int64_t u = 0; u < count; u += kLanes<T>) {
         const Neighbourhood<T> near_x(x + u), near_y(y + u);
         const Vector<T> x0 = near_x[Constant<0>{}], y0 = near_y[Constant<0>{}];
-        Vector<T> mean_x{}, mean_y{}, square_x{}, square_y{}, product{};
+        Vector<T> mean_a{}, mean_b{}, square_a{}, square_b{}, product{};
         repeat<kTaps / 2>(half, [&](auto index) TWOSTAGE_INLINE_LAMBDA {
-            const auto right = one_more(index), left = opposite(right);
-            const T weight = weights[right];
-            const Vector<T> right_x = near_x[right] - x0, left_x = near_x[left] - x0;
-            const Vector<T> right_y = near_y[right] - y0, left_y = near_y[left] - y0;
-            mean_x += weight * (right_x + left_x);
-            mean_y += weight * (right_y + left_y);
-            square_x += weight * (right_x * right_x + left_x * left_x);
-            square_y += weight * (right_y * right_y + left_y * left_y);
-            product += weight * (right_x * right_y + left_x * left_y);
+            const auto right_shift = one_more(index), left_shift = opposite(right_shift);
+            const T weight = weights[right_shift];
+            const Pair<T> right = pair_of<kAdditive, T>(near_x[right_shift] - x0, near_y[right_shift] - y0);
+            const Pair<T> left = pair_of<kAdditive, T>(near_x[left_shift] - x0, near_y[left_shift] - y0);
+            mean_a += weight * (right.a + left.a);
+            mean_b += weight * (right.b + left.b);
+            square_a += weight * (right.a * right.a + left.a * left.a);
+            square_b += weight * (right.b * right.b + left.b * left.b);
+            if constexpr (kAdditive) product += weight * (right.a * right.b + left.a * left.b);
         });
-        T* record = to + u * kMomentFields;
+        T* record = to + u * kMomentFields<kAdditive>;
         set_field(record, kOwnX, x0);
         set_field(record, kOwnY, y0);
-        set_field(record, kMeanX, mean_x);
-        set_field(record, kMeanY, mean_y);
-        set_field<T>(record, kVarianceX, square_x - mean_x * mean_x);
-        set_field<T>(record, kVarianceY, square_y - mean_y * mean_y);
-        set_field<T>(record, kCovariance, product - mean_x * mean_y);
+        set_field(record, kMeanA, mean_a);
+        set_field(record, kMeanB, mean_b);
+        set_field<T>(record, kVarianceA, square_a - mean_a * mean_a);
+        set_field<T>(record, kVarianceB, square_b - mean_b * mean_b);
+        if constexpr (kAdditive) set_field<T>(record, kCovariance, product - mean_a * mean_b);
     }
+}
+
+// The pair of a row's means, which are about its own pixel, about the pixel (x0, y0) of another row.
+template <bool kAdditive, typename T>
+TWOSTAGE_INLINE Pair<T> pair_about(Vector<T> x0, Vector<T> y0, const T* record) {
+    const Pair<T> shift = pair_of<kAdditive, T>(field_of(record, kOwnX) - x0, field_of(record, kOwnY) - y0);
+    return {shift.a + field_of(record, kMeanA), shift.b + field_of(record, kMeanB)};
 }
 
 // Below this sigma, in pixels, a neighbour two rows away hardly belongs to a window, and moments about it lose digits.
@@ -83,30 +86,30 @@ constexpr double kSmallSigma = 0.8;
 
 // Moments of kRowGroup windows below each other at column u, about the pixel of row `centre`. `rows` are the records of
 // the kRowGroup + taps - 1 rows that they cover.
-template <typename T, int kTaps>
+template <typename T, int kTaps, bool kAdditive>
 TWOSTAGE_INLINE void column_moments(const T* const* rows, const T* centre, const T* window, int taps, std::int64_t u,
                                     Moments<T>* to) {
     const int count = kTaps ? kTaps : taps;
-    const std::int64_t at = u * kMomentFields;
+    const std::int64_t at = u * kMomentFields<kAdditive>;
     const Vector<T> x0 = field_of(centre + at, kOwnX), y0 = field_of(centre + at, kOwnY);
-    Vector<T> mean_x[kRowGroup]{}, mean_y[kRowGroup]{}, square_x[kRowGroup]{}, square_y[kRowGroup]{};
+    Vector<T> mean_a[kRowGroup]{}, mean_b[kRowGroup]{}, square_a[kRowGroup]{}, square_b[kRowGroup]{};
     Vector<T> product[kRowGroup]{};
     repeat<kTaps ? kTaps + kRowGroup - 1 : 0>(count + kRowGroup - 1, [&](int row) TWOSTAGE_INLINE_LAMBDA {
         const T* record = rows[row] + at;
-        const Vector<T> x = (field_of(record, kOwnX) - x0) + field_of(record, kMeanX);
-        const Vector<T> y = (field_of(record, kOwnY) - y0) + field_of(record, kMeanY);
-        const Vector<T> xx = field_of(record, kVarianceX) + x * x;
-        const Vector<T> yy = field_of(record, kVarianceY) + y * y;
-        const Vector<T> xy = field_of(record, kCovariance) + x * y;
+        const Pair<T> mean = pair_about<kAdditive, T>(x0, y0, record);
+        const Vector<T> aa = field_of(record, kVarianceA) + mean.a * mean.a;
+        const Vector<T> bb = field_of(record, kVarianceB) + mean.b * mean.b;
+        Vector<T> ab{};
+        if constexpr (kAdditive) ab = field_of(record, kCovariance) + mean.a * mean.b;
         repeat<kRowGroup>([&](int output) TWOSTAGE_INLINE_LAMBDA {
             const int tap = row - output;
             if (tap < 0 || tap >= count) return;
             const T weight = window[tap];
-            mean_x[output] += weight * x;
-            mean_y[output] += weight * y;
-            square_x[output] += weight * xx;
-            square_y[output] += weight * yy;
-            product[output] += weight * xy;
+            mean_a[output] += weight * mean.a;
+            mean_b[output] += weight * mean.b;
+            square_a[output] += weight * aa;
+            square_b[output] += weight * bb;
+            if constexpr (kAdditive) product[output] += weight * ab;
         });
     });
     repeat<kRowGroup>([&](int output) TWOSTAGE_INLINE_LAMBDA {
@@ -115,112 +118,116 @@ TWOSTAGE_INLINE void column_moments(const T* const* rows, const T* centre, const
                       y0,
                       field_of(own, kOwnX) - x0,
                       field_of(own, kOwnY) - y0,
-                      mean_x[output],
-                      mean_y[output],
-                      square_x[output] - mean_x[output] * mean_x[output],
-                      square_y[output] - mean_y[output] * mean_y[output],
-                      product[output] - mean_x[output] * mean_y[output]};
+                      mean_a[output],
+                      mean_b[output],
+                      square_a[output] - mean_a[output] * mean_a[output],
+                      square_b[output] - mean_b[output] * mean_b[output],
+                      product[output] - mean_a[output] * mean_b[output]};
     });
 }
 
 // The same for small sigmas: each window's moments about its own centre.
-template <typename T, int kTaps>
+template <typename T, int kTaps, bool kAdditive>
 __attribute__((noinline)) void own_column_moments(const T* const* rows, const T* window, int taps, std::int64_t u,
                                                   Moments<T>* to) {
-    const std::int64_t at = u * kMomentFields;
+    const std::int64_t at = u * kMomentFields<kAdditive>;
     for (int output = 0; output < kRowGroup; ++output) {
         const T* const* own = rows + output;
         const T* centre = own[taps / 2] + at;
         const Vector<T> x0 = field_of(centre, kOwnX), y0 = field_of(centre, kOwnY);
-        Vector<T> mean_x{}, mean_y{}, square_x{}, square_y{}, product{};
+        Vector<T> mean_a{}, mean_b{}, square_a{}, square_b{}, product{};
         repeat<kTaps>(taps, [&](int tap) TWOSTAGE_INLINE_LAMBDA {
             const T* record = own[tap] + at;
             const T weight = window[tap];
-            const Vector<T> x = (field_of(record, kOwnX) - x0) + field_of(record, kMeanX);
-            const Vector<T> y = (field_of(record, kOwnY) - y0) + field_of(record, kMeanY);
-            mean_x += weight * x;
-            mean_y += weight * y;
-            square_x += weight * (field_of(record, kVarianceX) + x * x);
-            square_y += weight * (field_of(record, kVarianceY) + y * y);
-            product += weight * (field_of(record, kCovariance) + x * y);
+            const Pair<T> mean = pair_about<kAdditive, T>(x0, y0, record);
+            mean_a += weight * mean.a;
+            mean_b += weight * mean.b;
+            square_a += weight * (field_of(record, kVarianceA) + mean.a * mean.a);
+            square_b += weight * (field_of(record, kVarianceB) + mean.b * mean.b);
+            if constexpr (kAdditive) product += weight * (field_of(record, kCovariance) + mean.a * mean.b);
         });
         to[output] = Moments<T>{x0,
                                 y0,
                                 {},
                                 {},
-                                mean_x,
-                                mean_y,
-                                square_x - mean_x * mean_x,
-                                square_y - mean_y * mean_y,
-                                product - mean_x * mean_y};
+                                mean_a,
+                                mean_b,
+                                square_a - mean_a * mean_a,
+                                square_b - mean_b * mean_b,
+                                product - mean_a * mean_b};
     }
 }
 
 // Moments along the row of what the mask shows, and how much of the window that is. Means come first, so that a window
 // that sees a single pixel has exactly no variance.
-template <typename T>
+template <typename T, bool kAdditive>
 void masked_row_moments(const T* row, std::int64_t stride, const T* window, int taps, std::int64_t count, T* to) {
     const std::int64_t half = taps / 2;
     const T *x = row + kX * stride, *y = row + kY * stride, *mask = row + kMask * stride;
     for (std::int64_t u = 0; u < count; u += kLanes<T>) {
         const Vector<T> x0 = load(x + u), y0 = load(y + u);
-        Vector<T> coverage{}, mean_x{}, mean_y{}, variance_x{}, variance_y{}, covariance{};
+        const auto pair_at = [&](std::int64_t at) TWOSTAGE_INLINE_LAMBDA {
+            return pair_of<kAdditive, T>(load(x + at) - x0, load(y + at) - y0);
+        };
+        Vector<T> coverage{}, mean_a{}, mean_b{}, variance_a{}, variance_b{}, covariance{};
         for (std::int64_t tap = 0; tap < taps; ++tap) {
             const std::int64_t at = u + tap - half;
             const Vector<T> weight = window[tap] * load(mask + at);
+            const Pair<T> pair = pair_at(at);
             coverage += weight;
-            mean_x += weight * (load(x + at) - x0);
-            mean_y += weight * (load(y + at) - y0);
+            mean_a += weight * pair.a;
+            mean_b += weight * pair.b;
         }
         const Vector<T> scale = inverse_or_zero<T>(coverage);
-        mean_x *= scale;
-        mean_y *= scale;
+        mean_a *= scale;
+        mean_b *= scale;
         for (std::int64_t tap = 0; tap < taps; ++tap) {
             const std::int64_t at = u + tap - half;
             const Vector<T> weight = window[tap] * load(mask + at) * scale;
-            const Vector<T> deviation_x = (load(x + at) - x0) - mean_x, deviation_y = (load(y + at) - y0) - mean_y;
-            variance_x += weight * deviation_x * deviation_x;
-            variance_y += weight * deviation_y * deviation_y;
-            covariance += weight * deviation_x * deviation_y;
+            const Pair<T> pair = pair_at(at);
+            const Vector<T> deviation_a = pair.a - mean_a, deviation_b = pair.b - mean_b;
+            variance_a += weight * deviation_a * deviation_a;
+            variance_b += weight * deviation_b * deviation_b;
+            if constexpr (kAdditive) covariance += weight * deviation_a * deviation_b;
         }
-        T* record = to + u * kMaskedMomentFields;
+        T* record = to + u * kRecordedMoments<kAdditive, true>;
         set_field(record, kOwnX, x0);
         set_field(record, kOwnY, y0);
-        set_field(record, kMeanX, mean_x);
-        set_field(record, kMeanY, mean_y);
-        set_field(record, kVarianceX, variance_x);
-        set_field(record, kVarianceY, variance_y);
-        set_field(record, kCovariance, covariance);
-        set_field(record, kCoverage, coverage);
+        set_field(record, kMeanA, mean_a);
+        set_field(record, kMeanB, mean_b);
+        set_field(record, kVarianceA, variance_a);
+        set_field(record, kVarianceB, variance_b);
+        if constexpr (kAdditive) set_field(record, kCovariance, covariance);
+        set_field(record, kCoverage<kAdditive>, coverage);
     }
 }
 
 // The same down the column at u for one window, whose rows are `rows`. Returns its coverage, 0 where it is too small.
-template <typename T>
+template <typename T, bool kAdditive>
 Vector<T> masked_column_moments(const T* const* rows, const T* window, int taps, std::int64_t u, Moments<T>& to) {
-    const std::int64_t at = u * kMaskedMomentFields;
+    const std::int64_t at = u * kRecordedMoments<kAdditive, true>;
     const T* centre = rows[taps / 2] + at;
     to = Moments<T>{field_of(centre, kOwnX), field_of(centre, kOwnY), {}, {}, {}, {}, {}, {}, {}};
-    const auto x_of = [&](const T* record) { return (field_of(record, kOwnX) - to.x0) + field_of(record, kMeanX); };
-    const auto y_of = [&](const T* record) { return (field_of(record, kOwnY) - to.y0) + field_of(record, kMeanY); };
     Vector<T> coverage{};
     for (int tap = 0; tap < taps; ++tap) {
         const T* record = rows[tap] + at;
-        const Vector<T> weight = window[tap] * field_of(record, kCoverage);
+        const Vector<T> weight = window[tap] * field_of(record, kCoverage<kAdditive>);
+        const Pair<T> mean = pair_about<kAdditive, T>(to.x0, to.y0, record);
         coverage += weight;
-        to.mean_x += weight * x_of(record);
-        to.mean_y += weight * y_of(record);
+        to.mean_a += weight * mean.a;
+        to.mean_b += weight * mean.b;
     }
     const Vector<T> scale = inverse_or_zero<T>(coverage);
-    to.mean_x *= scale;
-    to.mean_y *= scale;
+    to.mean_a *= scale;
+    to.mean_b *= scale;
     for (int tap = 0; tap < taps; ++tap) {
         const T* record = rows[tap] + at;
-        const Vector<T> weight = window[tap] * field_of(record, kCoverage) * scale;
-        const Vector<T> deviation_x = x_of(record) - to.mean_x, deviation_y = y_of(record) - to.mean_y;
-        to.variance_x += weight * (field_of(record, kVarianceX) + deviation_x * deviation_x);
-        to.variance_y += weight * (field_of(record, kVarianceY) + deviation_y * deviation_y);
-        to.covariance += weight * (field_of(record, kCovariance) + deviation_x * deviation_y);
+        const Vector<T> weight = window[tap] * field_of(record, kCoverage<kAdditive>) * scale;
+        const Pair<T> mean = pair_about<kAdditive, T>(to.x0, to.y0, record);
+        const Vector<T> deviation_a = mean.a - to.mean_a, deviation_b = mean.b - to.mean_b;
+        to.variance_a += weight * (field_of(record, kVarianceA) + deviation_a * deviation_a);
+        to.variance_b += weight * (field_of(record, kVarianceB) + deviation_b * deviation_b);
+        if constexpr (kAdditive) to.covariance += weight * (field_of(record, kCovariance) + deviation_a * deviation_b);
     }
     return coverage >= Vector<T>{} + static_cast<T>(kLeastCoverage) ? coverage : Vector<T>{};
 }
@@ -275,20 +282,20 @@ void row_derivatives(const T* derivatives, const T* images, std::int64_t stride,
     }
 }
 
-// Back down the columns: gradients of kRowGroup rows of pixels, whose images' rows are `pixels`. `rows` are the records
-// of the kRowGroup + taps - 1 rows that reach them; `count` pixels of each are written.
+// Back down the columns: gradients of kGradientRows rows of pixels, whose images' rows are `pixels`. `rows` are the
+// records of the kGradientRows + taps - 1 rows that reach them; `count` pixels of each are written.
 template <typename T, int kTaps, bool kBoth>
 void column_gradients(const T* const* rows, const T* const* pixels, std::int64_t image_stride, const T* window,
                       int taps, std::int64_t count, T* const* gradient_x, T* const* gradient_y) {
-    constexpr int kFields = kDerivatives<kBoth>;
+    constexpr int kFields = kDerivatives<kBoth>, kRows = kGradientRows<kBoth>;
     const int window_size = kTaps ? kTaps : taps;
     for (std::int64_t u = 0; u < count; u += kLanes<T>) {
-        Vector<T> x[kRowGroup], y[kRowGroup], sum_x[kRowGroup]{}, sum_y[kRowGroup]{};
-        repeat<kRowGroup>([&](int output) TWOSTAGE_INLINE_LAMBDA {
+        Vector<T> x[kRows], y[kRows], sum_x[kRows]{}, sum_y[kRows]{};
+        repeat<kRows>([&](int output) TWOSTAGE_INLINE_LAMBDA {
             x[output] = load(pixels[output] + kX * image_stride + u);
             y[output] = load(pixels[output] + kY * image_stride + u);
         });
-        repeat<kTaps ? kTaps + kRowGroup - 1 : 0>(window_size + kRowGroup - 1, [&](int row) TWOSTAGE_INLINE_LAMBDA {
+        repeat<kTaps ? kTaps + kRows - 1 : 0>(window_size + kRows - 1, [&](int row) TWOSTAGE_INLINE_LAMBDA {
             const T* record = rows[row] + u * kSummedFields<kBoth>;
             const Vector<T> x0 = field_of(record, kFields), y0 = field_of(record, kFields + 1);
             const Vector<T> offset_x = field_of(record, kOffsetX), slope_x = field_of(record, kSlopeX);
@@ -298,7 +305,7 @@ void column_gradients(const T* const* rows, const T* const* pixels, std::int64_t
                 offset_y = field_of(record, kOffsetY);
                 slope_y = field_of(record, kSlopeY);
             }
-            repeat<kRowGroup>([&](int output) TWOSTAGE_INLINE_LAMBDA {
+            repeat<kRows>([&](int output) TWOSTAGE_INLINE_LAMBDA {
                 const int tap = output + window_size - 1 - row;
                 if (tap < 0 || tap >= window_size) return;
                 const Vector<T> shift_x = x[output] - x0, shift_y = y[output] - y0;
@@ -306,7 +313,7 @@ void column_gradients(const T* const* rows, const T* const* pixels, std::int64_t
                 if constexpr (kBoth) sum_y[output] += window[tap] * (offset_y + slope_y * shift_y + cross * shift_x);
             });
         });
-        repeat<kRowGroup>([&](int output) TWOSTAGE_INLINE_LAMBDA {
+        repeat<kRows>([&](int output) TWOSTAGE_INLINE_LAMBDA {
             store_some<T>(gradient_x[output] + u, sum_x[output], count - u);
             if constexpr (kBoth) store_some<T>(gradient_y[output] + u, sum_y[output], count - u);
         });

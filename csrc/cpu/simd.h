@@ -19,18 +19,28 @@
 namespace twostage {
 namespace {
 
+// Rows that a vertical filter sums at once: those that its registers hold. The more there are, the less often a row is
+// fetched. kRowGroup rows of windows, kGradientRows of pixels, whose images have one gradient or both.
 #if defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
-constexpr int kRowGroup = 4;  // rows that the vertical filters sum at once, as many as the registers hold
+constexpr int kRowGroup = 4;
+template <bool kBoth>
+constexpr int kGradientRows = kBoth ? 6 : 8;
 #elif defined(__AVX2__)
 constexpr int kVectorBytes = 32;
 constexpr int kRowGroup = 2;
+template <bool kBoth>
+constexpr int kGradientRows = 2;
 #elif defined(__aarch64__)
 constexpr int kVectorBytes = 16;
 constexpr int kRowGroup = 4;
+template <bool kBoth>
+constexpr int kGradientRows = 4;
 #else
 constexpr int kVectorBytes = 16;
 constexpr int kRowGroup = 2;
+template <bool kBoth>
+constexpr int kGradientRows = 2;
 #endif
 
 template <int kValue>

@@ -16,18 +16,21 @@ namespace twostage {
 
 namespace {
 
-// Tiles depend on the images' size alone, so the sums do not depend on the number of threads.
-constexpr std::int64_t kTileRows = 256, kTileColumns = 512;
+// Tiles depend on the images' size alone, so the sums do not depend on the number of threads. Tall ones work fewer rows
+// twice, short ones keep more threads busy where there are few.
+constexpr std::int64_t kTallTileRows = 512, kShortTileRows = 256, kTileColumns = 512, kFewTiles = 8;
 // Below this many pixels waking a second thread takes longer than the work.
 constexpr std::int64_t kPixelsPerThread = 16384;
 
 std::int64_t parts_of(std::int64_t length, std::int64_t most) { return (length + most - 1) / most; }
 
 std::vector<Tile> cut_into_tiles(const SimilarityParams& p) {
-    const std::int64_t rows = parts_of(p.height, kTileRows), columns = parts_of(p.width, kTileColumns);
+    const std::int64_t planes = p.batch * p.channels, columns = parts_of(p.width, kTileColumns);
+    const bool few = planes * columns * parts_of(p.height, kTallTileRows) < kFewTiles;
+    const std::int64_t rows = parts_of(p.height, few ? kShortTileRows : kTallTileRows);
     std::vector<Tile> tiles;
-    tiles.reserve(static_cast<std::size_t>(p.batch * p.channels * rows * columns));
-    for (std::int64_t plane = 0; plane < p.batch * p.channels; ++plane)
+    tiles.reserve(static_cast<std::size_t>(planes * rows * columns));
+    for (std::int64_t plane = 0; plane < planes; ++plane)
         for (std::int64_t row = 0; row < rows; ++row)
             for (std::int64_t column = 0; column < columns; ++column)
                 tiles.push_back({plane, p.height * row / rows, p.height * (row + 1) / rows, p.width * column / columns,

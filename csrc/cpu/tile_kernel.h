@@ -78,8 +78,8 @@ class TileRun {
         if constexpr (kGradients == 0) {
             while (next_window_ < rows_.end) score_rows();
         } else {
-            for (std::int64_t row = tile_.row_begin; row < tile_.row_end; row += kRowGroup) {
-                while (next_window_ < smaller(row + kRowGroup + half_, rows_.end)) score_rows();
+            for (std::int64_t row = tile_.row_begin; row < tile_.row_end; row += kPixelRows) {
+                while (next_window_ < smaller(row + kPixelRows + half_, rows_.end)) score_rows();
                 write_gradients(row);
             }
         }
@@ -91,8 +91,9 @@ class TileRun {
     static constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(T));  // values of a cache line
     static constexpr bool kBoth = kGradients == 2;
     static constexpr int kFields = kDerivatives<kBoth>;
+    static constexpr int kPixelRows = kGradientRows<kBoth>;
     static constexpr int kImages = kMasked ? 3 : 2;
-    static constexpr int kMoments = kMasked ? kMaskedMomentFields : kMomentFields;
+    static constexpr int kMoments = kRecordedMoments<kAdditive, kMasked>;
 
     void lay_out_scratch() {
         const std::int64_t taps = 2 * half_ + 1;
@@ -100,9 +101,9 @@ class TileRun {
         margin_ = (2 * half_ + kLane + kLine - 1) / kLine * kLine;
         stride_ = odd_lines(margin_ + padded_ + 2 * half_ + 2 * kLane);
         width_ = tile_.column_end - tile_.column_begin;
-        const std::int64_t image_slots = kGradients ? 3 * half_ + 3 * kRowGroup : taps + kRowGroup - 1;
+        const std::int64_t image_slots = kGradients ? 2 * half_ + kRowGroup + kPixelRows : taps + kRowGroup - 1;
         const std::int64_t moment_slots = taps + kRowGroup - 1;
-        const std::int64_t derivative_slots = kGradients ? 2 * half_ + 2 * kRowGroup : 0;
+        const std::int64_t derivative_slots = kGradients ? 2 * half_ + kRowGroup + kPixelRows : 0;
         const std::int64_t moment_record = odd_lines(kMoments * padded_);
         const std::int64_t derivative_record = odd_lines(kSummedFields<kBoth> * (width_ + kLane));
         const std::int64_t image_values = image_slots * kImages * stride_;
@@ -111,8 +112,8 @@ class TileRun {
                        : 0;
         const std::int64_t bytes =
             (image_values + moment_slots * moment_record + derivative_values) * static_cast<std::int64_t>(sizeof(T));
-        auto* memory = static_cast<char*>(
-            thread_scratch(bytes + (taps + kRowGroup) * static_cast<std::int64_t>(sizeof(const T*))));
+        auto* memory = static_cast<char*>(thread_scratch(bytes + (taps + larger(kRowGroup, kPixelRows)) *
+                                                                     static_cast<std::int64_t>(sizeof(const T*))));
         pointers_ = reinterpret_cast<const T**>(memory + bytes);
         T* at = reinterpret_cast<T*>(memory);
         images_ = {at + margin_, rows_.begin - half_, image_slots, kImages * stride_};
@@ -188,9 +189,9 @@ class TileRun {
                 read_mask(next_row_, row + kMask * stride_);
                 hide_pixels(row + kMask * stride_, row + kX * stride_, latest_x_);
                 hide_pixels(row + kMask * stride_, row + kY * stride_, latest_y_);
-                masked_row_moments<T>(row, stride_, window_, taps, padded_, moments_.row(next_row_));
+                masked_row_moments<T, kAdditive>(row, stride_, window_, taps, padded_, moments_.row(next_row_));
             } else {
-                row_moments<T, kTaps>(row, stride_, window_, taps, padded_, moments_.row(next_row_));
+                row_moments<T, kTaps, kAdditive>(row, stride_, window_, taps, padded_, moments_.row(next_row_));
             }
             if (pixel_factor_ != 0 && next_row_ >= tile_.row_begin && next_row_ < tile_.row_end)
                 sums_.difference += absolute_difference(row);
@@ -244,6 +245,8 @@ class TileRun {
             rows_below[row] = moments_.row(first - half_ + row);
         const T* centre = moments_.row(first + kRowGroup / 2);
         const Constants<T> constants = constants_;
+        const bool all_count = !kMasked && problem_.buffers.upstream == nullptr && problem_.buffers.map == nullptr &&
+                               first >= owned_rows_.begin && first + kRowGroup <= owned_rows_.end;
         Vector<T> sum{};
         for (std::int64_t u = 0; u < padded_; u += kLane) {
             fetch_ahead(u);
@@ -251,14 +254,21 @@ class TileRun {
             Vector<T> coverage[kRowGroup];
             if constexpr (kMasked)
                 for (int row = 0; row < rows; ++row)
-                    coverage[row] = masked_column_moments<T>(rows_below + row, window_, taps, u, moments[row]);
+                    coverage[row] =
+                        masked_column_moments<T, kAdditive>(rows_below + row, window_, taps, u, moments[row]);
             else if (small_sigma_)
-                own_column_moments<T, kTaps>(rows_below, window_, taps, u, moments);
+                own_column_moments<T, kTaps, kAdditive>(rows_below, window_, taps, u, moments);
             else
-                column_moments<T, kTaps>(rows_below, centre, window_, taps, u, moments);
-            for (int row = 0; row < rows; ++row)
-                sum += score_vector(constants, first + row, u, moments[row], coverage[row],
-                                    derivatives_ + row * kFields * stride_ + u);
+                column_moments<T, kTaps, kAdditive>(rows_below, centre, window_, taps, u, moments);
+            T* const to = derivatives_ + u;
+            if (all_count && u >= owned_.begin && u + kLane <= owned_.end)
+                repeat<kRowGroup>([&](int row) TWOSTAGE_INLINE_LAMBDA {
+                    sum += score_whole_vector(constants, moments[row], to + row * kFields * stride_);
+                });
+            else
+                for (int row = 0; row < rows; ++row)
+                    sum += score_vector(constants, first + row, u, moments[row], coverage[row],
+                                        to + row * kFields * stride_);
         }
         for (int lane = 0; lane < kLane; ++lane) sums_.deficit += static_cast<double>(sum[lane]);
         if constexpr (kGradients != 0)
@@ -268,12 +278,34 @@ class TileRun {
                                                  tile_.column_end - origin_, row_derivatives_.row(first + row));
     }
 
-    // Returns the deficits of the windows that belong to this tile, with a mask times their `coverage`.
-    TWOSTAGE_INLINE Vector<T> score_vector(const Constants<T>& constants, std::int64_t row, std::int64_t u,
-                                           const Moments<T>& moments, const Vector<T>& coverage, T* to) const {
+    static TWOSTAGE_INLINE Vector<T> deficit_of(const Constants<T>& constants, const Moments<T>& moments,
+                                                Derivatives<T>& derivatives) {
+        return kAdditive ? additive_deficit<T>(constants, moments, derivatives)
+                         : product_deficit<T>(constants, moments, derivatives);
+    }
+
+    // Returns the deficits of a vector of windows that all belong to this tile, with nothing but a sum asked for.
+    TWOSTAGE_INLINE Vector<T> score_whole_vector(const Constants<T>& constants, const Moments<T>& moments,
+                                                 T* to) const {
         Derivatives<T> derivatives;
-        Vector<T> deficit = kAdditive ? additive_deficit<T>(constants, moments, derivatives)
-                                      : product_deficit<T>(constants, moments, derivatives);
+        const Vector<T> deficit = deficit_of(constants, moments, derivatives);
+        if constexpr (kGradients != 0) {
+            store(to + kOffsetX * stride_, derivatives.offset_x);
+            store(to + kSlopeX * stride_, derivatives.slope_x);
+            store(to + kCross * stride_, derivatives.cross);
+        }
+        if constexpr (kBoth) {
+            store(to + kOffsetY * stride_, derivatives.offset_y);
+            store(to + kSlopeY * stride_, derivatives.slope_y);
+        }
+        return deficit;
+    }
+
+    // Returns the deficits of the windows that belong to this tile, with a mask times their `coverage`.
+    Vector<T> score_vector(const Constants<T>& constants, std::int64_t row, std::int64_t u, const Moments<T>& moments,
+                           const Vector<T>& coverage, T* to) const {
+        Derivatives<T> derivatives;
+        Vector<T> deficit = deficit_of(constants, moments, derivatives);
         if constexpr (kMasked) deficit = coverage > Vector<T>{} ? deficit : Vector<T>{};
         const std::int64_t left = count_ - u;
         if constexpr (kGradients != 0) {
@@ -303,19 +335,19 @@ class TileRun {
         return (tile_.plane * problem_.map_height + row - lead_) * problem_.map_width + origin_ - lead_ + u;
     }
 
-    // Writes the gradients of the next kRowGroup rows of pixels, whose windows have all been scored.
+    // Writes the gradients of the next kPixelRows rows of pixels, whose windows have all been scored.
     void write_gradients(std::int64_t first) {
         const std::int64_t begin = tile_.column_begin - origin_;
-        for (std::int64_t index = 0; index < kRowGroup + 2 * half_; ++index) {
+        for (std::int64_t index = 0; index < kPixelRows + 2 * half_; ++index) {
             const std::int64_t row = first - half_ + index;
             const bool scored = row >= rows_.begin && row < rows_.end;
             pointers_[index] = scored ? row_derivatives_.row(row) : zero_row_;
         }
         const SimilarityBuffers<T>& buffers = problem_.buffers;
         T* const gradient_x = swapped_ ? buffers.target_gradient : buffers.prediction_gradient;
-        const T* pixels[kRowGroup];
-        T *to_x[kRowGroup], *to_y[kRowGroup];
-        for (int output = 0; output < kRowGroup; ++output) {
+        const T* pixels[kPixelRows];
+        T *to_x[kPixelRows], *to_y[kPixelRows];
+        for (int output = 0; output < kPixelRows; ++output) {
             const bool wanted = first + output < tile_.row_end;
             const std::int64_t row = wanted ? first + output : first;
             const std::int64_t at = pixel_index(row, begin);
@@ -326,7 +358,7 @@ class TileRun {
         column_gradients<T, kTaps, kBoth>(pointers_, pixels, stride_, window_, static_cast<int>(2 * half_ + 1), width_,
                                           to_x, to_y);
         if (!kMasked && pixel_factor_ == 0) return;
-        for (int output = 0; output < kRowGroup && first + output < tile_.row_end; ++output)
+        for (int output = 0; output < kPixelRows && first + output < tile_.row_end; ++output)
             finish_gradients(pixels[output], to_x[output], to_y[output]);
     }
 

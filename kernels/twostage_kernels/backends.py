@@ -125,13 +125,13 @@ def choose_similarity(op: str, images: Tensor, settings: Settings, backend: str)
 
 
 def _named_backend(op: str, device: torch.device, backend: str) -> Backend:
+    chosen = _BACKENDS[op].get(backend)
+    if chosen is not None and chosen.runs_on(device.type):
+        return chosen
     if backend not in BACKEND_NAMES:
         names = ", ".join(map(repr, ("auto", *BACKEND_NAMES)))
         raise ValueError(f"backend is {backend!r}; accepted: {names}")
-    available = available_backends(op, device)
-    if backend not in available:
-        raise RuntimeError(
-            f"backend {backend!r} of {op} is not available on {device}: {why_unavailable(op, backend, device)}; "
-            f"available: {', '.join(available)}"
-        )
-    return _BACKENDS[op][backend]
+    raise RuntimeError(
+        f"backend {backend!r} of {op} is not available on {device}: {why_unavailable(op, backend, device)}; "
+        f"available: {', '.join(available_backends(op, device))}"
+    )

@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from twostage.evaluation.histogram import BINS_PER_OCTAVE, ScoreHistogram, SparseCounts, score_bins
+from twostage.evaluation.histogram import BINS_PER_OCTAVE, ScoreHistogram, SparseCounts, key_bins, score_keys
 from twostage.evaluation.regions import REGION_WEIGHT, region_weights
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 def bins_of(*scores: float) -> list[int]:
-    return [int(b) for b in score_bins(np.array(scores, dtype=np.float32))]
+    return [int(b) for b in key_bins(score_keys(np.array(scores, dtype=np.float32)))]
 
 
 @given(FINITE, FINITE)
@@ -44,7 +44,8 @@ def test_negative_zero_is_zero() -> None:
 
 def test_every_pixel_is_counted_once_in_its_own_bin() -> None:
     rng = np.random.default_rng(0)
-    bins = score_bins((rng.normal(size=(40, 50)) * 10.0 ** rng.integers(-8, 8, (40, 50))).astype(np.float32))
+    scores = (rng.normal(size=(40, 50)) * 10.0 ** rng.integers(-8, 8, (40, 50))).astype(np.float32)
+    bins = key_bins(score_keys(scores))
     counts = SparseCounts()
     counts.add(bins[:20])
     counts.add(bins[20:])
@@ -59,7 +60,7 @@ def test_memory_does_not_grow_with_images() -> None:
     histogram, sizes = ScoreHistogram(), []
     for _ in range(20):
         scores = rng.uniform(2.0**-6, 1.0, (32, 32)).astype(np.float32)
-        histogram.add(scores, rng.random((32, 32)) < 0.3)
+        histogram.add(score_keys(scores), rng.random((32, 32)) < 0.3)
         sizes.append(histogram.nbytes)
     assert sizes[-1] == sizes[0] == 3 * 6 * 64 * 1024
 
@@ -68,8 +69,8 @@ def test_memory_is_at_most_what_the_docstring_says() -> None:
     exponents = np.arange(-126, 128, dtype=np.float64)
     scores = np.concatenate([-(2.0**exponents), [0.0, -1e-44], 2.0**exponents]).astype(np.float32)[None]
     histogram = ScoreHistogram()
-    histogram.add(scores, np.ones(scores.shape, dtype=np.bool_))
-    histogram.add(scores, None)
+    histogram.add(score_keys(scores), np.ones(scores.shape, dtype=np.bool_))
+    histogram.add(score_keys(scores), None)
     assert histogram.nbytes == 3 * 510 * 64 * 1024 <= 96 * 2**20
 
 
@@ -101,12 +102,15 @@ def test_pixels_that_touch_at_a_corner_are_one_region() -> None:
 def test_sum_of_parts_is_the_whole(seed: int, images: int) -> None:
     rng = np.random.default_rng(seed)
     batch = [
-        ((rng.normal(size=(9, 11)) * 10.0 ** rng.integers(-6, 6)).astype(np.float32), random_mask(rng, (9, 11)))
+        (
+            score_keys((rng.normal(size=(9, 11)) * 10.0 ** rng.integers(-6, 6)).astype(np.float32)),
+            random_mask(rng, (9, 11)),
+        )
         for _ in range(images)
     ]
     whole, left, right = ScoreHistogram(), ScoreHistogram(), ScoreHistogram()
-    for scores, mask in batch:
-        whole.add(scores, mask)
+    for keys, mask in batch:
+        whole.add(keys, mask)
     for index in rng.permutation(images):
         (left if rng.random() < 0.5 else right).add(*batch[index])
     parts_before = [left.counts().normal, right.counts().normal]

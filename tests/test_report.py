@@ -154,7 +154,7 @@ class TestPage:
     def test_the_bound_is_never_understated(self) -> None:
         evaluation = evaluated([example(kind="good"), example()])
         for bound, shown in ((1e-9, "0.0001"), (0.0001, "0.0001"), (0.00011, "0.0002"), (0.25, "0.2500")):
-            evaluation["overall"]["pixel_auroc_bound"] = bound
+            evaluation["overall"]["aupro_bound"] = bound
             assert f"\N{PLUS-MINUS SIGN} {shown}<" in metrics_table(evaluation, count_images(evaluation, THRESHOLD))
 
     def test_the_worst_comes_first(self, tmp_path: Path) -> None:

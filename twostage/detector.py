@@ -249,10 +249,7 @@ class Detector:
                     on_prediction(sample, prediction, test.mask)
                 done += 1
                 progress.update("evaluating", done, len(own))
-        everything = Evaluator()
-        for part in from_all(evaluator):
-            everything.merge(part)
-        return everything.result()
+        return evaluator.result(from_all)
 
     def _test_images(self, samples: Sequence[Sample]) -> Iterator["_TestImage"]:
         limit = self.config.data.max_pixels

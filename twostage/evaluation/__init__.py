@@ -1,4 +1,4 @@
-"""Metrics of an anomaly detector: exact for images, with guaranteed bounds for pixels, in constant memory."""
+"""Metrics of an anomaly detector: AuROC and image figures exact, other pixel figures with bounds, in bounded memory."""
 
 from twostage.evaluation.curves import RocCurve
 from twostage.evaluation.histogram import ScoreHistogram

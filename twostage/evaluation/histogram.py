@@ -8,29 +8,35 @@ import numpy.typing as npt
 from twostage.evaluation.regions import region_weights
 
 IntArray = npt.NDArray[np.int64]
+KeyArray = npt.NDArray[np.uint32]
 
 _BINS_PER_PAGE_LOG2 = 13
 BINS_PER_OCTAVE = 1 << _BINS_PER_PAGE_LOG2
 """Bins between two neighbouring powers of two: a bin is at most 2**-13 (0.012 %) of its scores wide."""
 _PAGES = 512  # one for each sign and exponent of a float32
 _DROPPED_BITS = 23 - _BINS_PER_PAGE_LOG2
+KEYS_OF_A_BIN = 1 << _DROPPED_BITS
 _SIGN = np.uint32(1 << 31)
 
 
-def score_bins(scores: npt.NDArray[np.float32]) -> IntArray:
-    """The bin of each score, in 0 .. 2**22 - 1, same shape as ``scores``.
+def score_keys(scores: npt.NDArray[np.float32]) -> KeyArray:
+    """A number for each score, same shape as ``scores``: higher where the score is higher, equal where it is equal.
 
-    A higher score never has a lower bin, over the whole of float32: the bit pattern of a positive float grows with
-    it, that of a negative one is flipped. -0.0 counts as 0.0. Scores must be finite (the caller checks).
+    That holds over the whole of float32: the bit pattern of a positive float grows with it, that of a negative one is
+    flipped. -0.0 counts as 0.0. Scores must be finite (the caller checks).
     """
     bits = (scores + np.float32(0.0)).view(np.uint32)
     negative = (bits & _SIGN) != 0
-    ordered = np.where(negative, ~bits, bits | _SIGN)
-    return (ordered >> np.uint32(_DROPPED_BITS)).astype(np.int64)
+    return np.where(negative, ~bits, bits | _SIGN)
+
+
+def key_bins(keys: KeyArray) -> IntArray:
+    """The bin of each key, in 0 .. 2**22 - 1, same shape as ``keys``: it has the keys that share their upper bits."""
+    return (keys >> np.uint32(_DROPPED_BITS)).astype(np.int64)
 
 
 class SparseCounts:
-    """int64 counts over the bins of ``score_bins``. A page of 64 KiB is held for each octave and sign met so far."""
+    """int64 counts over the bins of ``key_bins``. A page of 64 KiB is held for each octave and sign met so far."""
 
     def __init__(self) -> None:
         self.pages: dict[int, IntArray] = {}
@@ -94,7 +100,7 @@ class PixelCounts:
 class ScoreHistogram:
     """Scores of normal and of defective pixels, and of defective regions, in constant memory.
 
-    There are 2**13 bins an octave (see ``score_bins``). Memory is 64 KiB for each of the three counts and each octave
+    There are 2**13 bins an octave (see ``key_bins``). Memory is 64 KiB for each of the three counts and each octave
     in which scores were met: 4 MiB for scores that span 20 octaves (1e-6 to 1), and 96 MiB if scores of every finite
     float32 magnitude and both signs occur. All counts are integers, so that the order of adding and merging
     changes nothing, bit for bit.
@@ -106,14 +112,14 @@ class ScoreHistogram:
         self._region_weight = SparseCounts()
         self._regions = 0
 
-    def add(self, scores: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_] | None) -> None:
+    def add(self, keys: KeyArray, mask: npt.NDArray[np.bool_] | None) -> None:
         """Count the pixels of one image.
 
         Args:
-            scores: [H, W], finite, fewer than 2**31 pixels (the caller checks).
+            keys: [H, W], of the scores (see ``score_keys``), fewer than 2**31 pixels (the caller checks).
             mask: [H, W], True where defective; None where no pixel is.
         """
-        bins = score_bins(scores)
+        bins = key_bins(keys)
         if mask is None or not mask.any():
             self._normal.add(bins)
             return
@@ -141,6 +147,18 @@ class ScoreHistogram:
         """Bytes held by the counts."""
         channels = (self._normal, self._defective, self._region_weight)
         return sum(page.nbytes for channel in channels for page in channel.pages.values())
+
+    def occupied(self) -> tuple[IntArray, IntArray]:
+        """The bins that are not empty, from the lowest scores to the highest, and the number of pixels in each."""
+        pages = sorted(self._normal.pages.keys() | self._defective.pages.keys())
+        counts = [self._normal.page(page) + self._defective.page(page) for page in pages]
+        present = [np.flatnonzero(row) for row in counts]
+        nothing = [np.zeros(0, dtype=np.int64)]
+        bins = [row + page * BINS_PER_OCTAVE for page, row in zip(pages, present, strict=True)]
+        return (
+            np.concatenate(bins or nothing),
+            np.concatenate([row[index] for row, index in zip(counts, present, strict=True)] or nothing),
+        )
 
     def counts(self) -> PixelCounts:
         """The bins that are not empty, from the highest scores to the lowest."""

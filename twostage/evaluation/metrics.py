@@ -1,6 +1,7 @@
 """Metrics of a detector over a test set, overall and for each kind of defect, in one pass and mergeable."""
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +13,9 @@ from torch import Tensor
 from twostage.errors import DataError
 from twostage.evaluation import curves
 from twostage.evaluation.curves import RocCurve
-from twostage.evaluation.histogram import ScoreHistogram
+from twostage.evaluation.histogram import ScoreHistogram, score_keys
+from twostage.evaluation.ranking import Gather, pixel_aurocs
+from twostage.evaluation.scores import Group, PixelScores
 
 GOOD = "good"
 """The kind of images without a defect."""
@@ -24,8 +27,9 @@ Array = Tensor | npt.NDArray[Any]
 class Metrics:
     """Figures in [0, 1], higher is better; nan where there is nothing normal or nothing defective to tell apart.
 
-    Image figures are exact. Pixel figures come from bins of 0.012 % relative width, and the ``_bound`` beside each is a
-    guaranteed limit on its distance to the figure of the unbinned scores (see ``curves``).
+    Image figures and the AuROC of pixels are exact. The other pixel figures come from bins of 0.012 % relative width,
+    and the ``_bound`` beside each is a guaranteed limit on its distance to the figure of the unbinned scores (see
+    ``curves``).
     """
 
     pixel_auroc: float
@@ -39,7 +43,6 @@ class Metrics:
     image_average_precision: float
     image_f1_max: float
     """Of images, at the best threshold for the test set."""
-    pixel_auroc_bound: float
     average_precision_bound: float
     aupro_bound: float
     f1_max_bound: float
@@ -85,13 +88,17 @@ class Evaluation:
 class Evaluator:
     """Collects score maps of test images one by one and computes their metrics.
 
-    Memory: one ``ScoreHistogram`` for each kind, and the name, kind and score of each image; no map is kept.
+    Memory: one ``ScoreHistogram`` for each kind, the name, kind and score of each image, and up to 2**24 pixel scores;
+    more of these go to a temporary file (see ``scores.PixelScores``), at 4 bytes each. A pickled evaluator holds them
+    all.
+
     Evaluators of parts of a test set can be merged; the result does not depend, in any bit, on the order in which named
     images came or on how they were divided.
     """
 
     def __init__(self) -> None:
         self._pixels: dict[str, ScoreHistogram] = {}
+        self._scores = PixelScores()
         self._images: list[ImageScore] = []
         self._images_without_mask = 0
 
@@ -113,6 +120,7 @@ class Evaluator:
             DataError: the map is not [H, W] or is empty, the map or the image score is not finite (in float32 for the
                 map), the mask is not bool or of another shape, or a good image has defective pixels. The message names
                 the image and lists all of these; nothing was added.
+            OutputError: the temporary file cannot be written.
         """
         name = f"{kind} image {len(self._images)}" if name is None else name
         scores = _as_float32(score_map)
@@ -125,30 +133,62 @@ class Evaluator:
         if kind != GOOD and defective is None:
             self._images_without_mask += 1
             return
-        self._pixels.setdefault(kind, ScoreHistogram()).add(scores, defective)
+        keys = score_keys(scores)
+        if defective is None or not defective.any():
+            self._scores.add(keys, Group(kind, False))
+        else:
+            self._scores.add(keys[~defective], Group(kind, False))
+            self._scores.add(keys[defective], Group(kind, True))
+        self._pixels.setdefault(kind, ScoreHistogram()).add(keys, defective)
 
     def merge(self, other: "Evaluator") -> None:
         """Add what ``other`` has collected: the same as if its images had been added here."""
+        self._merge_counts(other)
+        self._scores.merge(other._scores)
+
+    def result(self, gather: Gather | None = None) -> Evaluation:
+        """The metrics of all images so far; more can be added afterwards.
+
+        Args:
+            gather: for processes with an evaluator each, which call this together: returns what every one of them
+                passed (``twostage.distributed.from_all`` does). Then the metrics are those of all their images.
+        """
+        gather = gather or (lambda value: [value])
+        everything = Evaluator()
+        for part in gather(self._without_scores()):
+            everything._merge_counts(part)
+        return everything._result(lambda pixels: pixel_aurocs(pixels, self._scores.sorted(), GOOD, gather))
+
+    def _merge_counts(self, other: "Evaluator") -> None:
         for kind, histogram in other._pixels.items():
             self._pixels.setdefault(kind, ScoreHistogram()).merge(histogram)
         self._images.extend(other._images)
         self._images_without_mask += other._images_without_mask
 
-    def result(self) -> Evaluation:
-        """The metrics of all images so far; more can be added afterwards."""
+    def _without_scores(self) -> "Evaluator":
+        counts = Evaluator()
+        counts._merge_counts(self)
+        return counts
+
+    def _result(self, find_aurocs: Callable[[ScoreHistogram], Mapping[str | None, float]]) -> Evaluation:
         good = self._pixels.get(GOOD, ScoreHistogram())
         everything = ScoreHistogram()
         for histogram in self._pixels.values():
             everything.merge(histogram)
+        aurocs = find_aurocs(everything)
         kinds = sorted({image.kind for image in self._images} - {GOOD})
         by_kind = {
-            kind: _metrics(good + self._pixels.get(kind, ScoreHistogram()), self._image_counts({kind}))
+            kind: _metrics(
+                good + self._pixels.get(kind, ScoreHistogram()),
+                aurocs.get(kind, math.nan),
+                self._image_counts({kind}),
+            )
             for kind in kinds
         }
         image_counts = self._image_counts(set(kinds))
         pixel_counts = everything.counts()
         return Evaluation(
-            overall=_metrics(everything, image_counts),
+            overall=_metrics(everything, aurocs.get(None, math.nan), image_counts),
             by_kind=by_kind,
             pixel_roc=curves.roc_curve(pixel_counts.normal, pixel_counts.defective),
             image_roc=curves.roc_curve(*image_counts),
@@ -162,21 +202,21 @@ class Evaluator:
         return curves.count_scores(good, defective)
 
 
-def _metrics(pixels: ScoreHistogram, image_counts: tuple[curves.IntArray, curves.IntArray]) -> Metrics:
+def _metrics(
+    pixels: ScoreHistogram, pixel_auroc: float, image_counts: tuple[curves.IntArray, curves.IntArray]
+) -> Metrics:
     counts = pixels.counts()
-    pixel_auroc = curves.auroc(counts.normal, counts.defective)
     average_precision = curves.average_precision(counts.normal, counts.defective)
     aupro = curves.aupro(counts.normal, counts.region_weight, counts.regions)
     f1_max = curves.f1_max(counts.normal, counts.defective)
     return Metrics(
-        pixel_auroc=pixel_auroc.value,
+        pixel_auroc=pixel_auroc,
         image_auroc=curves.auroc(*image_counts).value,
         average_precision=average_precision.value,
         aupro=aupro.value,
         f1_max=f1_max.value,
         image_average_precision=curves.average_precision(*image_counts).value,
         image_f1_max=curves.f1_max(*image_counts).value,
-        pixel_auroc_bound=pixel_auroc.bound,
         average_precision_bound=average_precision.bound,
         aupro_bound=aupro.bound,
         f1_max_bound=f1_max.bound,

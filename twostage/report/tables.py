@@ -125,10 +125,10 @@ def _reason(key: str, defective: Count, good: Count) -> str:
 
 def _remarks(evaluation: Mapping[str, Any], rows: Sequence[tuple[str, Mapping[str, Any], Count]], good: Count) -> str:
     remarks = ["Each kind of defect is compared with all good test images."]
-    if any(number(metrics.get("pixel_auroc_bound")) is not None for _, metrics, _ in rows):
+    if any(number(metrics.get(f"{key}_bound")) is not None for _, metrics, _ in rows for key, _, _ in _METRICS):
         remarks.append(
-            "Pixel scores are counted in narrow classes; the exact figure is certain to lie within the "
-            "\N{PLUS-MINUS SIGN} shown."
+            "Where a \N{PLUS-MINUS SIGN} is shown, pixel scores are counted in narrow classes, and the exact figure is "
+            "certain to lie within it."
         )
     missing = {
         _reason(key, count, good)

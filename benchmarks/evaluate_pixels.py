@@ -81,13 +81,13 @@ def main() -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps({"way": given.part, "pixels": given.images * SIDE**2, **found, "peak_mb": round(peak, 1)}))
         return
-    found = []
+    values = []
     for part in ("by_evaluator", "by_sorting"):
         command = [sys.executable, "-m", "benchmarks.evaluate_pixels", "--part", part, "--images", str(given.images)]
         line = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         print(line, end="", flush=True)
-        found.append(json.loads(line)["pixel_auroc"])
-    if found[0] != found[1]:
+        values.append(json.loads(line)["pixel_auroc"])
+    if values[0] != values[1]:
         raise SystemExit("the two values of pixel_auroc differ")
 
 

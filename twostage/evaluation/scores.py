@@ -138,14 +138,14 @@ class PixelScores:
         """All that was added so far. What waits in memory is sorted for it, and still waits."""
         runs = {group: list(parts) for group, parts in self._runs.items()}
         for group, parts in self._waiting.items():
-            runs.setdefault(group, []).append(_Run(np.sort(np.concatenate(parts))))
+            runs.setdefault(group, []).append(_Run(_sorted(parts)))
         return SortedScores(runs)
 
     def _store(self) -> None:
         try:
             self._file = self._file or _File()
             for group, parts in self._waiting.items():
-                self._runs[group].append(_Run(np.sort(np.concatenate(parts)), self._file))
+                self._runs[group].append(_Run(_sorted(parts), self._file))
         except OSError as error:
             raise OutputError(
                 f"pixel scores cannot be kept in {tempfile.gettempdir()}: {error}; accepted: a folder with 4 bytes for "
@@ -156,6 +156,12 @@ class PixelScores:
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_file": None}
+
+
+def _sorted(parts: Sequence[KeyArray]) -> KeyArray:
+    keys = np.concatenate(parts)
+    keys.sort()
+    return keys
 
 
 class SortedScores:

@@ -95,7 +95,7 @@ def _forward(loss: Loss, pair: Pair) -> Outcome:
 def _forward_backward(loss: Loss, pair: Pair) -> Outcome:
     value = loss(*pair)
     (gradient,) = torch.autograd.grad(value, pair.prediction)
-    return Outcome(value.detach(), gradient)
+    return Outcome(value, gradient)
 
 
 _TASKS = {"forward": _forward, "forward+backward": _forward_backward}
@@ -110,7 +110,7 @@ def _truth(op: str, task: str, pair: Pair) -> Outcome:
         part = Pair(x.double().requires_grad_(), y.double())
         outcome = _TASKS[task](partial(OPS[op].loss, backend="reference"), part)
         share = len(x) / count
-        loss += share * outcome.loss.cpu()
+        loss += share * outcome.loss.detach().cpu()
         if outcome.gradient is not None:
             gradients.append(share * outcome.gradient.cpu())
     return Outcome(loss, torch.cat(gradients).view(pair.target.shape) if gradients else None)
@@ -119,7 +119,7 @@ def _truth(op: str, task: str, pair: Pair) -> Outcome:
 def _judge(result: Outcome, truth: Outcome, role: Role) -> float:
     names = ("similarity value", "similarity gradient") if role == "ours" else ("same work", "same work")
     value_bound, gradient_bound = (tolerance(name, torch.float32) for name in names)
-    worst = abs(float(result.loss) - float(truth.loss)) / value_bound
+    worst = abs(float(result.loss.detach()) - float(truth.loss)) / value_bound
     if truth.gradient is None:
         return worst
     assert result.gradient is not None

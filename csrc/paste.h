@@ -27,7 +27,7 @@ struct PasteImages {
     const void* source;            // [S, C, h, w], or with `layout` C planes [h, w] of every image
     std::int64_t source_elements;  // in memory from `source` on
     std::int64_t sources;          // S
-    std::int64_t source_height, source_width;  // without `layout`
+    std::int64_t source_height, source_width;  // without `layout`; sides of images are below 2^31
     std::int64_t source_stride[4];             // without `layout`, in elements
     const std::int64_t* layout;                // [S, 3] offset in elements, height, width of each image, or null
     double low, high;                          // value range, for the colour change and the blend modes
@@ -60,13 +60,11 @@ struct PastePolygons {
 //                  (hy - ly) * (hx - lx), in T, every operation rounded by itself (no fused multiply-add): then all
 //                  backends find the same pixels.
 //   content(x, y)  The source at transform * (x + 0.5, y + 0.5, 1) - 0.5, clamped to the image, bilinear as
-//                  a + f * (b - a), along rows first. Positions in double, or to 2^-16 pixel at least. Then *
-//                  color_gain
-//                  + color_offset and, where one of them is given, clamped to [low, high].
-//   blurred        (content * inside, inside) filtered along rows, then columns, with exp(-d^2 / (2 sigma^2)) for |d|
-//   <=
-//                  ceil(3 sigma), in T, normalised over these taps. Outside the image there is 0. Values that are not
-//                  inside are never read, however large or undefined.
+//                  a + f * (b - a), in either order. Positions in double, or to 2^-16 pixel at least. Then
+//                  * color_gain + color_offset and, where one of them is given, clamped to [low, high].
+//   blurred        (content * inside, inside) filtered along rows, then columns, with exp(-d^2 / (2 sigma^2)) for
+//                  |d| <= ceil(3 sigma), in T, normalised over these taps. Outside the image there is 0. Values that
+//                  are not inside are never read, however large or undefined.
 //   a              blurred inside * strength. Where a > 0, and nowhere else:
 //                  image   = image * (1 - a) + blurred content * strength  (kNormal), or
 //                  image   = image * (1 - a) + mix(image, blurred content / blurred inside) * a

@@ -78,6 +78,7 @@ class Cut {
         runs_ = workspace.take<Run>(most_runs(shape_));
         shape_memory_ = workspace.take<char>(row_memory(shape_));
         taps_ = workspace.take<Tap>(ring_rows());
+        blurred_ = workspace.take<T>(fields() * stride_);
         sampler_.lay_out(workspace, shape_.box.column_end - shape_.box.column_begin);
         if (window_ != nullptr) fill_window();
     }
@@ -110,6 +111,7 @@ class Cut {
     // Blends what `advance` made ready into the row. Pixels where it is fully transparent keep their bits.
     void paste(T* const* image_row, T* opacity_row) const {
         if (tap_count_ == 0) return;
+        add_up({taps_, tap_count_, stride_}, columns_, blurred_);
         if (mode_ == BlendMode::kNormal)
             paste_mode<BlendMode::kNormal>(image_row, opacity_row);
         else if (mode_ == BlendMode::kMultiply)
@@ -168,24 +170,40 @@ class Cut {
             for (std::int64_t x = 0; x < length; ++x) mask[x] = T(1);
         }
         if (radius_ == 0) return;
-        const std::int64_t begin = (extents_[slot].begin - origin) / kLanes<T> * kLanes<T>,
-                           end = extents_[slot].end - origin;
-        for (std::int64_t field = 0; field < fields(); ++field)
-            for (std::int64_t x = begin; x < end; x += kLanes<T>)
-                store(to + field * stride_ + x, blurred_along(sharp + field * sharp_stride_ + x));
+        for (std::int64_t tap = 0; tap < ring_rows(); ++tap) taps_[tap] = {sharp + tap, window_[tap]};
+        add_up({taps_, ring_rows(), sharp_stride_}, extents_[slot], to);
     }
 
-    // `from` lies `radius_` values before the first pixel.
-    TWOSTAGE_INLINE Vector<T> blurred_along(const T* from) const {
-        Vector<T> sum{};
-        for (std::int64_t tap = 0; tap < ring_rows(); ++tap) sum += window_[tap] * load(from + tap);
-        return sum;
+    // Fields of a row that are sums over taps: each tap's fields lie `stride` apart.
+    struct Taps {
+        const Tap* taps;
+        std::int64_t count, stride;
+    };
+
+    // Writes the sums for `columns` of the target, in whole vectors, to rows `stride_` apart.
+    void add_up(const Taps& taps, Run columns, T* to) const {
+        const std::int64_t origin = touched_.column_begin;
+        const Run places{(columns.begin - origin) / kLanes<T> * kLanes<T>, columns.end - origin};
+        if (channels_ == 3) return add_up_fields<4>(taps, 0, places, to);
+        if (channels_ == 1) return add_up_fields<2>(taps, 0, places, to);
+        for (std::int64_t field = 0; field < fields(); ++field) add_up_fields<1>(taps, field, places, to);
     }
 
-    TWOSTAGE_INLINE Vector<T> blurred_down(std::int64_t offset) const {
-        Vector<T> sum{};
-        for (std::int64_t tap = 0; tap < tap_count_; ++tap) sum += taps_[tap].weight * load(taps_[tap].row + offset);
-        return sum;
+    // Those of kFields fields together: one after the other, every sum would wait for itself.
+    template <int kFields>
+    void add_up_fields(const Taps& taps, std::int64_t first, Run places, T* to) const {
+        for (std::int64_t x = places.begin; x < places.end; x += kLanes<T>) {
+            Vector<T> sums[kFields]{};
+            for (std::int64_t tap = 0; tap < taps.count; ++tap) {
+                const T* const from = taps.taps[tap].row + first * taps.stride + x;
+                const T weight = taps.taps[tap].weight;
+                repeat<kFields>([&](int field) TWOSTAGE_INLINE_LAMBDA {
+                    sums[field] += weight * load(from + field * taps.stride);
+                });
+            }
+            repeat<kFields>([&](int field)
+                                TWOSTAGE_INLINE_LAMBDA { store(to + (first + field) * stride_ + x, sums[field]); });
+        }
     }
 
     template <BlendMode kMode>
@@ -193,11 +211,12 @@ class Cut {
         const std::int64_t origin = touched_.column_begin, end = columns_.end - origin;
         for (std::int64_t x = (columns_.begin - origin) / kLanes<T> * kLanes<T>; x < end; x += kLanes<T>) {
             const std::int64_t left = touched_.column_end - origin - x;
-            const Vector<T> mask = blurred_down(channels_ * stride_ + x), alpha = mask * level_, clear = T(1) - alpha;
+            const Vector<T> mask = load(blurred_ + channels_ * stride_ + x), alpha = mask * level_,
+                            clear = T(1) - alpha;
             const auto seen = alpha > Vector<T>{};
             for (std::int64_t channel = 0; channel < channels_; ++channel) {
                 T* const pixels = image_row[channel] + origin + x;
-                const Vector<T> below = load_some(pixels, left), cut = blurred_down(channel * stride_ + x);
+                const Vector<T> below = load_some(pixels, left), cut = load(blurred_ + channel * stride_ + x);
                 const Vector<T> above =
                     kMode == BlendMode::kNormal ? cut * level_ : mixed<kMode>(below, cut / mask) * alpha;
                 store_some<T>(pixels, seen ? below * clear + above : below, left);
@@ -244,6 +263,7 @@ class Cut {
     Run* runs_ = nullptr;
     void* shape_memory_ = nullptr;
     Tap* taps_ = nullptr;
+    T* blurred_ = nullptr;  // a row blurred both ways: [fields, stride]
     std::int64_t tap_count_ = 0;
     Run columns_{0, 0};
 };

@@ -3,10 +3,13 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
+#include <type_traits>
 
 #include "paste_problem.h"
 #include "paste_shape.h"
 #include "pixels.h"
+#include "simd.h"
 
 namespace twostage {
 namespace {
@@ -24,8 +27,9 @@ class SourceSampler {
     // Takes room for rows of up to `width` pixels.
     template <typename Memory>
     void lay_out(Memory& memory, std::int64_t width) {
+        left_ = memory.template take<std::int32_t>(width);
+        top_ = memory.template take<std::int32_t>(width);
         places_ = memory.template take<std::int64_t>(width);
-        steps_ = memory.template take<Step>(width);
         along_ = memory.template take<T>(width);
         down_ = memory.template take<T>(width);
     }
@@ -84,25 +88,76 @@ class SourceSampler {
         double step_x, step_y, start_x, start_y;
     };
 
-    // To the neighbours on the right and below; 0 at the last column and row, which are their own neighbours.
-    struct Step {
-        std::int64_t right, below;
-    };
-
-    static double within(double position, double last) { return position > 0 ? position < last ? position : last : 0; }
+    static double within(double position, double last) {
+        const double above = position > 0 ? position : 0;
+        return above < last ? above : last;
+    }
 
     void find(std::int64_t row, std::int64_t column, std::int64_t count) const {
         const Walk walk(problem_->polygons.transform + polygon_ * 6, row);
-        const std::int64_t last_column = source_.width - 1, last_row = source_.height - 1;
-        const double most_x = static_cast<double>(last_column), most_y = static_cast<double>(last_row);
-        for (std::int64_t i = 0; i < count; ++i) {
-            const double x = within(walk.x(column + i), most_x), y = within(walk.y(column + i), most_y);
-            const auto left = static_cast<std::int64_t>(x), top = static_cast<std::int64_t>(y);
-            along_[i] = static_cast<T>(x - static_cast<double>(left));
-            down_[i] = static_cast<T>(y - static_cast<double>(top));
-            places_[i] = left * source_.column_stride + top * source_.row_stride;
-            steps_[i] = {left < last_column ? source_.column_stride : 0, top < last_row ? source_.row_stride : 0};
+        const double last_x = static_cast<double>(source_.width - 1), last_y = static_cast<double>(source_.height - 1);
+        std::int32_t* const __restrict left = left_, * const __restrict top = top_;
+        T* const __restrict along = along_, * const __restrict down = down_;
+        for (std::int32_t i = 0; i < static_cast<std::int32_t>(count); ++i) {
+            const double x = within(walk.x(column + i), last_x), y = within(walk.y(column + i), last_y);
+            left[i] = static_cast<std::int32_t>(x);
+            top[i] = static_cast<std::int32_t>(y);
+            along[i] = static_cast<T>(x - left[i]);
+            down[i] = static_cast<T>(y - top[i]);
         }
+        for (std::int64_t i = 0; i < count; ++i)
+            places_[i] = left[i] * source_.column_stride + top[i] * source_.row_stride;
+    }
+
+    // Those of `count` samples that have neighbours on the right and below. They follow each other: places lie on a
+    // line.
+    Run with_neighbours(std::int64_t count) const {
+        const auto has = [this](std::int64_t i) {
+            return left_[i] < source_.width - 1 && top_[i] < source_.height - 1;
+        };
+        Run run{0, count};
+        while (run.begin < run.end && !has(run.begin)) ++run.begin;
+        while (run.begin < run.end && !has(run.end - 1)) --run.end;
+        return run;
+    }
+
+    static TWOSTAGE_INLINE T between(T a, T b, T share) { return a + share * (b - a); }
+
+    // `right` and `below`: how far the neighbours are, 0 at the last column and row, which are their own neighbours.
+    template <typename Pixel>
+    TWOSTAGE_INLINE T mean_of_four(const Pixel* plane, std::int64_t i, std::int64_t right, std::int64_t below) const {
+        const auto value = [at = plane + places_[i]](std::int64_t step)
+                               TWOSTAGE_INLINE_LAMBDA { return static_cast<T>(number(at[step])); };
+        return between(between(value(0), value(below), down_[i]), between(value(right), value(right + below), down_[i]),
+                       along_[i]);
+    }
+
+    // The same for pixels in T that lie side by side: two are read at once.
+    TWOSTAGE_INLINE T mean_of_pairs(const T* plane, std::int64_t i, std::int64_t below) const {
+        typedef T Two __attribute__((vector_size(2 * sizeof(T))));
+        Two upper, lower;
+        std::memcpy(&upper, plane + places_[i], sizeof upper);
+        std::memcpy(&lower, plane + places_[i] + below, sizeof lower);
+        const Two column = upper + down_[i] * (lower - upper);
+        return between(column[0], column[1], along_[i]);
+    }
+
+    template <typename Pixel>
+    void read_plane(const Pixel* plane, Run inner, std::int64_t count, T scale, T* __restrict to) const {
+        const std::int64_t right = source_.column_stride, below = source_.row_stride;
+        const auto at_border = [&](std::int64_t i) {
+            to[i] = scale * mean_of_four(plane, i, left_[i] < source_.width - 1 ? right : 0,
+                                         top_[i] < source_.height - 1 ? below : 0);
+        };
+        for (std::int64_t i = 0; i < inner.begin; ++i) at_border(i);
+        if constexpr (std::is_same_v<Pixel, T>) {
+            if (right == 1) {
+                for (std::int64_t i = inner.begin; i < inner.end; ++i) to[i] = mean_of_pairs(plane, i, below);
+                inner.begin = inner.end;
+            }
+        }
+        for (std::int64_t i = inner.begin; i < inner.end; ++i) to[i] = scale * mean_of_four(plane, i, right, below);
+        for (std::int64_t i = inner.end; i < count; ++i) at_border(i);
     }
 
     template <typename Pixel>
@@ -113,17 +168,10 @@ class SourceSampler {
         const bool changed = p.color_gain != nullptr || p.color_offset != nullptr;
         const T scale = scaled ? static_cast<T>(1.0 / 255) : T(1);
         const T low = static_cast<T>(images.low), high = static_cast<T>(images.high);
+        const Run inner = with_neighbours(count);
         for (std::int64_t channel = 0; channel < images.channels; ++channel, to += stride) {
-            const auto* const plane = reinterpret_cast<const Pixel*>(source_.pixels) + channel * source_.channel_stride;
-            for (std::int64_t i = 0; i < count; ++i) {
-                const Pixel* const at = plane + places_[i];
-                const Step step = steps_[i];
-                const T upper_left = static_cast<T>(number(at[0])), lower_left = static_cast<T>(number(at[step.below]));
-                const T upper = upper_left + along_[i] * (static_cast<T>(number(at[step.right])) - upper_left);
-                const T lower =
-                    lower_left + along_[i] * (static_cast<T>(number(at[step.below + step.right])) - lower_left);
-                to[i] = (upper + down_[i] * (lower - upper)) * scale;
-            }
+            read_plane(reinterpret_cast<const Pixel*>(source_.pixels) + channel * source_.channel_stride, inner, count,
+                       scale, to);
             if (!changed) continue;
             const std::int64_t entry = polygon_ * images.channels + channel;
             const T gain = p.color_gain == nullptr ? T(1) : p.color_gain[entry];
@@ -138,8 +186,9 @@ class SourceSampler {
     const PasteProblem<T>* problem_;
     std::int64_t polygon_;
     SourceImage source_;
-    std::int64_t* places_ = nullptr;
-    Step* steps_ = nullptr;
+    std::int32_t* left_ = nullptr;
+    std::int32_t* top_ = nullptr;
+    std::int64_t* places_ = nullptr;  // of the upper left of four neighbours, in elements
     T* along_ = nullptr;
     T* down_ = nullptr;
 };

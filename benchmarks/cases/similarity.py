@@ -39,8 +39,8 @@ SCALING: dict[str, dict[str, tuple[Shape, ...]]] = {
 _TAPS = 11
 _PIXELS_AT_ONCE = 1 << 20
 # A separable window is two passes of 11 taps for each of five moments going forward, and for each of three
-# derivative maps coming back: the work by its definition, the same for everyone. (The product form can do with the
-# moments of the sum and of the difference, which are four.)
+# derivative maps coming back: the work by its definition, the same for everyone. (The product form can do with
+# four moments: of the two squares it asks no more than that of the difference.)
 _FORWARD_MULTIPLY_ADDS = 5 * 2 * _TAPS
 _BACKWARD_MULTIPLY_ADDS = 3 * 2 * _TAPS
 

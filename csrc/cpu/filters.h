@@ -16,8 +16,8 @@ enum ImageField { kX, kY, kMask };
 // Pixels and their row's moments about them. These are records: the fields of one vector lie together, those of the
 // next vector follow. Down a column that makes one stream of memory for
 // a row instead of one for every field, and streams are what a processor can fetch ahead only so many of.
-// The covariance is in it in the additive form alone, and how much of the window a mask shows comes last.
-enum MomentField { kOwnX, kOwnY, kMeanA, kMeanB, kVarianceA, kVarianceB, kCovariance };
+// The variance of y is in it in the additive form alone, and how much of the window a mask shows comes last.
+enum MomentField { kOwnX, kOwnY, kMeanX, kMeanY, kCovariance, kVarianceA, kVarianceY };
 // Derivatives, the last two only where both gradients are wanted: as rows, `stride` apart, and summed along the row as
 // records, in which the pixel's x and y come after them.
 enum DerivativeField { kOffsetX, kSlopeX, kCross, kOffsetY, kSlopeY };
@@ -51,38 +51,70 @@ void row_moments(const T* row, std::int64_t stride, const T* window, int taps, s
     for (std::int64_t u = 0; u < count; u += kLanes<T>) {
         const Neighbourhood<T> near_x(x + u), near_y(y + u);
         const Vector<T> x0 = near_x[Constant<0>{}], y0 = near_y[Constant<0>{}];
-        Vector<T> mean_a{}, mean_b{}, square_a{}, square_b{}, product{};
+        Vector<T> mean_x{}, mean_y{}, product{}, square_a{}, square_y{};
         repeat<kTaps / 2>(half, [&](auto index) TWOSTAGE_INLINE_LAMBDA {
-            const auto right_shift = one_more(index), left_shift = opposite(right_shift);
-            const T weight = weights[right_shift];
-            const Pair<T> right = pair_of<kAdditive, T>(near_x[right_shift] - x0, near_y[right_shift] - y0);
-            const Pair<T> left = pair_of<kAdditive, T>(near_x[left_shift] - x0, near_y[left_shift] - y0);
-            mean_a += weight * (right.a + left.a);
-            mean_b += weight * (right.b + left.b);
-            square_a += weight * (right.a * right.a + left.a * left.a);
-            square_b += weight * (right.b * right.b + left.b * left.b);
-            if constexpr (kAdditive) product += weight * (right.a * right.b + left.a * left.b);
+            const auto right = one_more(index), left = opposite(right);
+            const T weight = weights[right];
+            const Vector<T> right_x = near_x[right] - x0, left_x = near_x[left] - x0;
+            const Vector<T> right_y = near_y[right] - y0, left_y = near_y[left] - y0;
+            const Vector<T> right_a = a_of<kAdditive, T>(right_x, right_y), left_a = a_of<kAdditive, T>(left_x, left_y);
+            mean_x += weight * (right_x + left_x);
+            mean_y += weight * (right_y + left_y);
+            product += weight * (right_x * right_y + left_x * left_y);
+            square_a += weight * (right_a * right_a + left_a * left_a);
+            if constexpr (kAdditive) square_y += weight * (right_y * right_y + left_y * left_y);
         });
+        const Vector<T> mean_a = a_of<kAdditive, T>(mean_x, mean_y);
         T* record = to + u * kMomentFields<kAdditive>;
         set_field(record, kOwnX, x0);
         set_field(record, kOwnY, y0);
-        set_field(record, kMeanA, mean_a);
-        set_field(record, kMeanB, mean_b);
+        set_field(record, kMeanX, mean_x);
+        set_field(record, kMeanY, mean_y);
+        set_field<T>(record, kCovariance, product - mean_x * mean_y);
         set_field<T>(record, kVarianceA, square_a - mean_a * mean_a);
-        set_field<T>(record, kVarianceB, square_b - mean_b * mean_b);
-        if constexpr (kAdditive) set_field<T>(record, kCovariance, product - mean_a * mean_b);
+        if constexpr (kAdditive) set_field<T>(record, kVarianceY, square_y - mean_y * mean_y);
     }
-}
-
-// The pair of a row's means, which are about its own pixel, about the pixel (x0, y0) of another row.
-template <bool kAdditive, typename T>
-TWOSTAGE_INLINE Pair<T> pair_about(Vector<T> x0, Vector<T> y0, const T* record) {
-    const Pair<T> shift = pair_of<kAdditive, T>(field_of(record, kOwnX) - x0, field_of(record, kOwnY) - y0);
-    return {shift.a + field_of(record, kMeanA), shift.b + field_of(record, kMeanB)};
 }
 
 // Below this sigma, in pixels, a neighbour two rows away hardly belongs to a window, and moments about it lose digits.
 constexpr double kSmallSigma = 0.8;
+
+// Sums down a column of what the rows' records hold, about a pixel (x0, y0).
+template <typename T, bool kAdditive>
+struct ColumnSums {
+    Vector<T> mean_x, mean_y, product, square_a, square_y;
+
+    // A row's share of them before its weight.
+    static TWOSTAGE_INLINE ColumnSums of_row(const T* record, Vector<T> x0, Vector<T> y0) {
+        const Vector<T> x = (field_of(record, kOwnX) - x0) + field_of(record, kMeanX);
+        const Vector<T> y = (field_of(record, kOwnY) - y0) + field_of(record, kMeanY);
+        const Vector<T> a = a_of<kAdditive, T>(x, y);
+        ColumnSums row{x, y, field_of(record, kCovariance) + x * y, field_of(record, kVarianceA) + a * a, {}};
+        if constexpr (kAdditive) row.square_y = field_of(record, kVarianceY) + y * y;
+        return row;
+    }
+
+    TWOSTAGE_INLINE void add(T weight, const ColumnSums& row) {
+        mean_x += weight * row.mean_x;
+        mean_y += weight * row.mean_y;
+        product += weight * row.product;
+        square_a += weight * row.square_a;
+        if constexpr (kAdditive) square_y += weight * row.square_y;
+    }
+
+    TWOSTAGE_INLINE Moments<T> moments(Vector<T> x0, Vector<T> y0, Vector<T> centre_x, Vector<T> centre_y) const {
+        const Vector<T> mean_a = a_of<kAdditive, T>(mean_x, mean_y);
+        return {x0,
+                y0,
+                centre_x,
+                centre_y,
+                mean_x,
+                mean_y,
+                product - mean_x * mean_y,
+                square_a - mean_a * mean_a,
+                square_y - mean_y * mean_y};
+    }
+};
 
 // Moments of kRowGroup windows below each other at column u, about the pixel of row `centre`. `rows` are the records of
 // the kRowGroup + taps - 1 rows that they cover.
@@ -92,37 +124,17 @@ TWOSTAGE_INLINE void column_moments(const T* const* rows, const T* centre, const
     const int count = kTaps ? kTaps : taps;
     const std::int64_t at = u * kMomentFields<kAdditive>;
     const Vector<T> x0 = field_of(centre + at, kOwnX), y0 = field_of(centre + at, kOwnY);
-    Vector<T> mean_a[kRowGroup]{}, mean_b[kRowGroup]{}, square_a[kRowGroup]{}, square_b[kRowGroup]{};
-    Vector<T> product[kRowGroup]{};
+    ColumnSums<T, kAdditive> sums[kRowGroup]{};
     repeat<kTaps ? kTaps + kRowGroup - 1 : 0>(count + kRowGroup - 1, [&](int row) TWOSTAGE_INLINE_LAMBDA {
-        const T* record = rows[row] + at;
-        const Pair<T> mean = pair_about<kAdditive, T>(x0, y0, record);
-        const Vector<T> aa = field_of(record, kVarianceA) + mean.a * mean.a;
-        const Vector<T> bb = field_of(record, kVarianceB) + mean.b * mean.b;
-        Vector<T> ab{};
-        if constexpr (kAdditive) ab = field_of(record, kCovariance) + mean.a * mean.b;
+        const auto own = ColumnSums<T, kAdditive>::of_row(rows[row] + at, x0, y0);
         repeat<kRowGroup>([&](int output) TWOSTAGE_INLINE_LAMBDA {
             const int tap = row - output;
-            if (tap < 0 || tap >= count) return;
-            const T weight = window[tap];
-            mean_a[output] += weight * mean.a;
-            mean_b[output] += weight * mean.b;
-            square_a[output] += weight * aa;
-            square_b[output] += weight * bb;
-            if constexpr (kAdditive) product[output] += weight * ab;
+            if (tap >= 0 && tap < count) sums[output].add(window[tap], own);
         });
     });
     repeat<kRowGroup>([&](int output) TWOSTAGE_INLINE_LAMBDA {
         const T* own = rows[output + count / 2] + at;
-        to[output] = {x0,
-                      y0,
-                      field_of(own, kOwnX) - x0,
-                      field_of(own, kOwnY) - y0,
-                      mean_a[output],
-                      mean_b[output],
-                      square_a[output] - mean_a[output] * mean_a[output],
-                      square_b[output] - mean_b[output] * mean_b[output],
-                      product[output] - mean_a[output] * mean_b[output]};
+        to[output] = sums[output].moments(x0, y0, field_of(own, kOwnX) - x0, field_of(own, kOwnY) - y0);
     });
 }
 
@@ -135,26 +147,11 @@ __attribute__((noinline)) void own_column_moments(const T* const* rows, const T*
         const T* const* own = rows + output;
         const T* centre = own[taps / 2] + at;
         const Vector<T> x0 = field_of(centre, kOwnX), y0 = field_of(centre, kOwnY);
-        Vector<T> mean_a{}, mean_b{}, square_a{}, square_b{}, product{};
+        ColumnSums<T, kAdditive> sums{};
         repeat<kTaps>(taps, [&](int tap) TWOSTAGE_INLINE_LAMBDA {
-            const T* record = own[tap] + at;
-            const T weight = window[tap];
-            const Pair<T> mean = pair_about<kAdditive, T>(x0, y0, record);
-            mean_a += weight * mean.a;
-            mean_b += weight * mean.b;
-            square_a += weight * (field_of(record, kVarianceA) + mean.a * mean.a);
-            square_b += weight * (field_of(record, kVarianceB) + mean.b * mean.b);
-            if constexpr (kAdditive) product += weight * (field_of(record, kCovariance) + mean.a * mean.b);
+            sums.add(window[tap], ColumnSums<T, kAdditive>::of_row(own[tap] + at, x0, y0));
         });
-        to[output] = Moments<T>{x0,
-                                y0,
-                                {},
-                                {},
-                                mean_a,
-                                mean_b,
-                                square_a - mean_a * mean_a,
-                                square_b - mean_b * mean_b,
-                                product - mean_a * mean_b};
+        to[output] = sums.moments(x0, y0, Vector<T>{}, Vector<T>{});
     }
 }
 
@@ -166,38 +163,34 @@ void masked_row_moments(const T* row, std::int64_t stride, const T* window, int 
     const T *x = row + kX * stride, *y = row + kY * stride, *mask = row + kMask * stride;
     for (std::int64_t u = 0; u < count; u += kLanes<T>) {
         const Vector<T> x0 = load(x + u), y0 = load(y + u);
-        const auto pair_at = [&](std::int64_t at) TWOSTAGE_INLINE_LAMBDA {
-            return pair_of<kAdditive, T>(load(x + at) - x0, load(y + at) - y0);
-        };
-        Vector<T> coverage{}, mean_a{}, mean_b{}, variance_a{}, variance_b{}, covariance{};
+        Vector<T> coverage{}, mean_x{}, mean_y{}, covariance{}, variance_a{}, variance_y{};
         for (std::int64_t tap = 0; tap < taps; ++tap) {
             const std::int64_t at = u + tap - half;
             const Vector<T> weight = window[tap] * load(mask + at);
-            const Pair<T> pair = pair_at(at);
             coverage += weight;
-            mean_a += weight * pair.a;
-            mean_b += weight * pair.b;
+            mean_x += weight * (load(x + at) - x0);
+            mean_y += weight * (load(y + at) - y0);
         }
         const Vector<T> scale = inverse_or_zero<T>(coverage);
-        mean_a *= scale;
-        mean_b *= scale;
+        mean_x *= scale;
+        mean_y *= scale;
         for (std::int64_t tap = 0; tap < taps; ++tap) {
             const std::int64_t at = u + tap - half;
             const Vector<T> weight = window[tap] * load(mask + at) * scale;
-            const Pair<T> pair = pair_at(at);
-            const Vector<T> deviation_a = pair.a - mean_a, deviation_b = pair.b - mean_b;
+            const Vector<T> deviation_x = (load(x + at) - x0) - mean_x, deviation_y = (load(y + at) - y0) - mean_y;
+            const Vector<T> deviation_a = a_of<kAdditive, T>(deviation_x, deviation_y);
+            covariance += weight * deviation_x * deviation_y;
             variance_a += weight * deviation_a * deviation_a;
-            variance_b += weight * deviation_b * deviation_b;
-            if constexpr (kAdditive) covariance += weight * deviation_a * deviation_b;
+            if constexpr (kAdditive) variance_y += weight * deviation_y * deviation_y;
         }
         T* record = to + u * kRecordedMoments<kAdditive, true>;
         set_field(record, kOwnX, x0);
         set_field(record, kOwnY, y0);
-        set_field(record, kMeanA, mean_a);
-        set_field(record, kMeanB, mean_b);
+        set_field(record, kMeanX, mean_x);
+        set_field(record, kMeanY, mean_y);
+        set_field(record, kCovariance, covariance);
         set_field(record, kVarianceA, variance_a);
-        set_field(record, kVarianceB, variance_b);
-        if constexpr (kAdditive) set_field(record, kCovariance, covariance);
+        if constexpr (kAdditive) set_field(record, kVarianceY, variance_y);
         set_field(record, kCoverage<kAdditive>, coverage);
     }
 }
@@ -208,26 +201,27 @@ Vector<T> masked_column_moments(const T* const* rows, const T* window, int taps,
     const std::int64_t at = u * kRecordedMoments<kAdditive, true>;
     const T* centre = rows[taps / 2] + at;
     to = Moments<T>{field_of(centre, kOwnX), field_of(centre, kOwnY), {}, {}, {}, {}, {}, {}, {}};
+    const auto x_of = [&](const T* record) { return (field_of(record, kOwnX) - to.x0) + field_of(record, kMeanX); };
+    const auto y_of = [&](const T* record) { return (field_of(record, kOwnY) - to.y0) + field_of(record, kMeanY); };
     Vector<T> coverage{};
     for (int tap = 0; tap < taps; ++tap) {
         const T* record = rows[tap] + at;
         const Vector<T> weight = window[tap] * field_of(record, kCoverage<kAdditive>);
-        const Pair<T> mean = pair_about<kAdditive, T>(to.x0, to.y0, record);
         coverage += weight;
-        to.mean_a += weight * mean.a;
-        to.mean_b += weight * mean.b;
+        to.mean_x += weight * x_of(record);
+        to.mean_y += weight * y_of(record);
     }
     const Vector<T> scale = inverse_or_zero<T>(coverage);
-    to.mean_a *= scale;
-    to.mean_b *= scale;
+    to.mean_x *= scale;
+    to.mean_y *= scale;
     for (int tap = 0; tap < taps; ++tap) {
         const T* record = rows[tap] + at;
         const Vector<T> weight = window[tap] * field_of(record, kCoverage<kAdditive>) * scale;
-        const Pair<T> mean = pair_about<kAdditive, T>(to.x0, to.y0, record);
-        const Vector<T> deviation_a = mean.a - to.mean_a, deviation_b = mean.b - to.mean_b;
+        const Vector<T> deviation_x = x_of(record) - to.mean_x, deviation_y = y_of(record) - to.mean_y;
+        const Vector<T> deviation_a = a_of<kAdditive, T>(deviation_x, deviation_y);
+        to.covariance += weight * (field_of(record, kCovariance) + deviation_x * deviation_y);
         to.variance_a += weight * (field_of(record, kVarianceA) + deviation_a * deviation_a);
-        to.variance_b += weight * (field_of(record, kVarianceB) + deviation_b * deviation_b);
-        if constexpr (kAdditive) to.covariance += weight * (field_of(record, kCovariance) + deviation_a * deviation_b);
+        if constexpr (kAdditive) to.variance_y += weight * (field_of(record, kVarianceY) + deviation_y * deviation_y);
     }
     return coverage >= Vector<T>{} + static_cast<T>(kLeastCoverage) ? coverage : Vector<T>{};
 }

@@ -14,19 +14,14 @@ struct Constants {
     T with_luminance;                  // of the product form: 1, or 0 where it is contrast * structure alone
 };
 
-// What moments are taken of: x and y in the additive form. The product form asks of their variances and covariance no
-// more than the variances of their sum and difference, and those two need no covariance.
-template <typename T>
-struct Pair {
-    Vector<T> a, b;
-};
-
+// What variance_a is the variance of: x in the additive form. Of the two variances the product form asks no more than
+// the sum, which the variance of the difference and the covariance tell.
 template <bool kAdditive, typename T>
-TWOSTAGE_INLINE Pair<T> pair_of(Vector<T> x, Vector<T> y) {
+TWOSTAGE_INLINE Vector<T> a_of(Vector<T> x, Vector<T> y) {
     if constexpr (kAdditive)
-        return {x, y};
+        return x;
     else
-        return {x + y, x - y};
+        return x - y;
 }
 
 // Moments of one window about the pixel (x0, y0), which lies in it.
@@ -34,8 +29,8 @@ template <typename T>
 struct Moments {
     Vector<T> x0, y0;
     Vector<T> centre_x, centre_y;                  // x - x0 and y - y0 of the window's centre
-    Vector<T> mean_a, mean_b;                      // of the pairs of x - x0 and y - y0
-    Vector<T> variance_a, variance_b, covariance;  // rounding may leave them below 0
+    Vector<T> mean_x, mean_y;                      // means of x - x0 and y - y0
+    Vector<T> covariance, variance_a, variance_y;  // rounding may leave them below 0; the last of the additive form
 };
 
 // The score's derivative by a pixel (x, y) of the window, divided by the pixel's weight, is
@@ -48,13 +43,12 @@ struct Derivatives {
     Vector<T> offset_x, slope_x, cross, offset_y, slope_y;
 };
 
-// `mean_x` and `mean_y` are those of x - x0 and y - y0, `by_mean` the derivatives by the means alone.
+// `by_mean`: derivatives by the means alone.
 template <typename T>
-TWOSTAGE_INLINE void set_offsets(const Moments<T>& m, Vector<T> mean_x, Vector<T> mean_y, Vector<T> by_mean_x,
-                                 Vector<T> by_mean_y, Derivatives<T>& to) {
-    const Vector<T> from_centre_x = mean_x - m.centre_x, from_centre_y = mean_y - m.centre_y;
-    to.offset_x = by_mean_x - to.slope_x * from_centre_x - to.cross * from_centre_y;
-    to.offset_y = by_mean_y - to.slope_y * from_centre_y - to.cross * from_centre_x;
+TWOSTAGE_INLINE void set_offsets(const Moments<T>& m, Vector<T> by_mean_x, Vector<T> by_mean_y, Derivatives<T>& to) {
+    const Vector<T> mean_x = m.mean_x - m.centre_x, mean_y = m.mean_y - m.centre_y;
+    to.offset_x = by_mean_x - to.slope_x * mean_x - to.cross * mean_y;
+    to.offset_y = by_mean_y - to.slope_y * mean_y - to.cross * mean_x;
 }
 
 // How far alpha * l + beta * c + gamma * s stays below alpha + beta + gamma. Each part is a difference taken before
@@ -62,10 +56,10 @@ TWOSTAGE_INLINE void set_offsets(const Moments<T>& m, Vector<T> mean_x, Vector<T
 template <typename T>
 TWOSTAGE_INLINE Vector<T> additive_deficit(const Constants<T>& k, const Moments<T>& m, Derivatives<T>& to) {
     const Vector<T> variance_x = at_least_zero(m.variance_a) + k.noise;
-    const Vector<T> variance_y = at_least_zero(m.variance_b) + k.noise;
+    const Vector<T> variance_y = at_least_zero(m.variance_y) + k.noise;
     const Vector<T> covariance = m.covariance + k.noise;
-    const Vector<T> mu_x = m.x0 + m.mean_a, mu_y = m.y0 + m.mean_b;
-    const Vector<T> mu_difference = (m.x0 - m.y0) + (m.mean_a - m.mean_b);
+    const Vector<T> mu_x = m.x0 + m.mean_x, mu_y = m.y0 + m.mean_y;
+    const Vector<T> mu_difference = (m.x0 - m.y0) + (m.mean_x - m.mean_y);
 
     const Vector<T> luminance_ratio = mu_difference * reciprocal(mu_x * mu_x + mu_y * mu_y + k.c1);
     const Vector<T> luminance_deficit = mu_difference * luminance_ratio;
@@ -88,32 +82,29 @@ TWOSTAGE_INLINE Vector<T> additive_deficit(const Constants<T>& k, const Moments<
     const Vector<T> structure_scale = to.cross * structure;
     to.slope_x = contrast_scale * (excess_y + contrast_deficit) - (structure_scale + structure_scale * excess_y);
     to.slope_y = contrast_scale * (excess_x + contrast_deficit) - (structure_scale + structure_scale * excess_x);
-    set_offsets<T>(m, m.mean_a, m.mean_b, luminance_scale * (mu_x * luminance_ratio - 1),
-                   luminance_scale * (mu_y * luminance_ratio + 1), to);
+    set_offsets<T>(m, luminance_scale * (mu_x * luminance_ratio - 1), luminance_scale * (mu_y * luminance_ratio + 1),
+                   to);
     return k.alpha * luminance_deficit + k.beta * contrast_deficit + k.gamma * structure_deficit;
 }
 
 // How far the product l * c * s, or c * s, stays below 1.
 template <typename T>
 TWOSTAGE_INLINE Vector<T> product_deficit(const Constants<T>& k, const Moments<T>& m, Derivatives<T>& to) {
-    const T half = T(0.5);
-    const Vector<T> mean_x = half * (m.mean_a + m.mean_b), mean_y = half * (m.mean_a - m.mean_b);
-    const Vector<T> mu_x = m.x0 + mean_x, mu_y = m.y0 + mean_y;
-    const Vector<T> mu_difference = (m.x0 - m.y0) + m.mean_b;
+    const Vector<T> mu_x = m.x0 + m.mean_x, mu_y = m.y0 + m.mean_y;
+    const Vector<T> mu_difference = (m.x0 - m.y0) + (m.mean_x - m.mean_y);
 
     const Vector<T> luminance_ratio = k.with_luminance * mu_difference * reciprocal(mu_x * mu_x + mu_y * mu_y + k.c1);
     const Vector<T> luminance_deficit = mu_difference * luminance_ratio;
     const Vector<T> luminance = 1 - luminance_deficit;
-    const Vector<T> variance_of_difference = at_least_zero(m.variance_b);
-    // Half of what the sum and the difference vary is what x and y vary together.
-    const Vector<T> factor = reciprocal(half * (m.variance_a + variance_of_difference) + k.c2);
-    const Vector<T> structure_deficit = variance_of_difference * factor;
+    const Vector<T> variance_difference = at_least_zero(m.variance_a);
+    const Vector<T> factor = reciprocal(at_least_zero(variance_difference + 2 * m.covariance) + k.c2);
+    const Vector<T> structure_deficit = variance_difference * factor;
 
     const Vector<T> luminance_scale = k.luminance * luminance_ratio * (1 - structure_deficit);
     to.cross = k.structure * luminance * factor;
     to.slope_x = to.slope_y = to.cross * (structure_deficit - 1);
-    set_offsets<T>(m, mean_x, mean_y, luminance_scale * (mu_x * luminance_ratio - 1),
-                   luminance_scale * (mu_y * luminance_ratio + 1), to);
+    set_offsets<T>(m, luminance_scale * (mu_x * luminance_ratio - 1), luminance_scale * (mu_y * luminance_ratio + 1),
+                   to);
     return luminance_deficit + luminance * structure_deficit;
 }
 

@@ -75,7 +75,10 @@ class Cut {
         ring_ = workspace.take<T>(ring_rows() * fields() * stride_);
         extents_ = workspace.take<Run>(ring_rows());
         sharp_ = radius_ == 0 ? ring_ : workspace.take<T>(fields() * sharp_stride_);
-        runs_ = workspace.take<Run>(most_runs(shape_));
+        const std::int64_t rows = shape_.box.row_end - shape_.box.row_begin;
+        straight_runs_ = workspace.take<Run>(rows * kMostStraightRuns);
+        straight_counts_ = workspace.take<std::int64_t>(rows);
+        noisy_runs_ = workspace.take<Run>(noisy() ? most_runs(shape_) : 0);
         shape_memory_ = workspace.take<char>(row_memory(shape_));
         taps_ = workspace.take<Tap>(ring_rows());
         blurred_ = workspace.take<T>(fields() * stride_);
@@ -83,11 +86,16 @@ class Cut {
         if (window_ != nullptr) fill_window();
     }
 
-    // Asks for the source's pixels ahead of their use: their rows are too short for the processor to foresee.
-    void fetch_source() const {
+    // Asks for the source's pixels ahead of their use: their rows are too short for the processor to foresee. Noise
+    // moves the edges by little: they are asked for as if there were none.
+    void fetch_source() {
+        Shape<T> straight = shape_;
+        straight.noise.reach = 0;
         for (std::int64_t row = shape_.box.row_begin; row < shape_.box.row_end; ++row) {
-            const std::int64_t count = row_runs(shape_, row, shape_memory_, runs_);
-            for (std::int64_t i = 0; i < count; ++i) sampler_.fetch(row, runs_[i]);
+            const std::int64_t index = row - shape_.box.row_begin;
+            Run* const runs = straight_runs_ + index * kMostStraightRuns;
+            straight_counts_[index] = row_runs(straight, row, nullptr, runs);
+            for (std::int64_t i = 0; i < straight_counts_[index]; ++i) sampler_.fetch(row, runs[i]);
         }
     }
 
@@ -132,6 +140,7 @@ class Cut {
         T weight;
     };
 
+    bool noisy() const { return shape_.noise.reach > 0; }
     std::int64_t fields() const { return channels_ + 1; }  // the channels, then the mask
     std::int64_t ring_rows() const { return 2 * radius_ + 1; }
 
@@ -149,23 +158,25 @@ class Cut {
 
     // Samples a row of the cut-out and blurs it along itself, into its place in the ring.
     void cut_row(std::int64_t row) {
-        const std::int64_t slot = (row - shape_.box.row_begin) % ring_rows();
+        const std::int64_t index = row - shape_.box.row_begin, slot = index % ring_rows();
         T* const to = ring_ + slot * fields() * stride_;
-        const std::int64_t count = row_runs(shape_, row, shape_memory_, runs_);
+        const Run* const runs = noisy() ? noisy_runs_ : straight_runs_ + index * kMostStraightRuns;
+        const std::int64_t count =
+            noisy() ? row_runs(shape_, row, shape_memory_, noisy_runs_) : straight_counts_[index];
         if (count == 0) {
             extents_[slot] = {0, 0};
             return;
         }
         const std::int64_t origin = touched_.column_begin;
-        extents_[slot] = {larger(runs_[0].begin - radius_, touched_.column_begin),
-                          smaller(runs_[count - 1].end + radius_, touched_.column_end)};
+        extents_[slot] = {larger(runs[0].begin - radius_, touched_.column_begin),
+                          smaller(runs[count - 1].end + radius_, touched_.column_end)};
         std::memset(to, 0, static_cast<std::size_t>(fields() * stride_) * sizeof(T));
         T* const sharp = radius_ == 0 ? to : sharp_;
         if (radius_ != 0) std::memset(sharp, 0, static_cast<std::size_t>(fields() * sharp_stride_) * sizeof(T));
         for (std::int64_t i = 0; i < count; ++i) {
-            T* const first = sharp + runs_[i].begin - origin + radius_;
-            const std::int64_t length = runs_[i].end - runs_[i].begin;
-            sampler_.sample(row, runs_[i].begin, length, first, sharp_stride_);
+            T* const first = sharp + runs[i].begin - origin + radius_;
+            const std::int64_t length = runs[i].end - runs[i].begin;
+            sampler_.sample(row, runs[i].begin, length, first, sharp_stride_);
             T* const mask = first + channels_ * sharp_stride_;
             for (std::int64_t x = 0; x < length; ++x) mask[x] = T(1);
         }
@@ -259,8 +270,10 @@ class Cut {
     T* window_ = nullptr;  // [2 radius + 1]
     T* ring_ = nullptr;    // rows blurred along themselves: [2 radius + 1, fields, stride]
     Run* extents_ = nullptr;
-    T* sharp_ = nullptr;  // a row before its blur, `radius_` zeros on either side: [fields, sharp_stride]
-    Run* runs_ = nullptr;
+    T* sharp_ = nullptr;            // a row before its blur, `radius_` zeros on either side: [fields, sharp_stride]
+    Run* straight_runs_ = nullptr;  // of each row of the box, as `fetch_source` finds them
+    std::int64_t* straight_counts_ = nullptr;
+    Run* noisy_runs_ = nullptr;  // of one row
     void* shape_memory_ = nullptr;
     Tap* taps_ = nullptr;
     T* blurred_ = nullptr;  // a row blurred both ways: [fields, stride]

@@ -165,9 +165,9 @@ Shape<T> make_shape(const T* points, int vertices, T amplitude, T grain, std::in
 
 template <typename T>
 std::int64_t most_runs(const Shape<T>& shape) {
-    const std::int64_t straight = kMaxVertices / 2;
+    static_assert(kMostStraightRuns == kMaxVertices / 2);
     const std::int64_t apart = (shape.box.column_end - shape.box.column_begin) / 2 + 1;
-    return shape.noise.reach > 0 && apart > straight ? apart : straight;
+    return shape.noise.reach > 0 && apart > kMostStraightRuns ? apart : kMostStraightRuns;
 }
 
 template <typename T>

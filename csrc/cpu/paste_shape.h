@@ -36,6 +36,9 @@ template <typename T>
 Shape<T> make_shape(const T* points, int vertices, T amplitude, T grain, std::int64_t seed, std::int64_t height,
                     std::int64_t width);
 
+// How many runs a row of a shape without noise can have.
+constexpr std::int64_t kMostStraightRuns = 3;
+
 // How many runs a row of the shape can have.
 template <typename T>
 std::int64_t most_runs(const Shape<T>& shape);

@@ -51,16 +51,48 @@ def enter(sums, value, at_centre, weights, HALF: tl.constexpr):
 
 
 @triton.jit
-def row_moments(x, y, near_x, near_y, weights, HALF: tl.constexpr):
-    """Means along the row about the pixel itself, and variances and covariance about the mean.
+def second_moments(x, y, other_x, other_y, ADDITIVE: tl.constexpr):
+    """What is summed of two pixels' deviations, or of one pixel's with itself.
+
+    The additive form needs the variances of both images and their covariance. The product form needs of the
+    variances their sum alone, which the variance of the difference x - y and the covariance tell.
+    """
+    return (x * other_x, y * other_y, x * other_y) if ADDITIVE else ((x - y) * (other_x - other_y), x * other_y)
+
+
+@triton.jit
+def add(values, others):
+    result = ()
+    for place in tl.static_range(len(values)):
+        result = result + (values[place] + others[place],)
+    return result
+
+
+@triton.jit
+def subtract(values, others):
+    result = ()
+    for place in tl.static_range(len(values)):
+        result = result + (values[place] - others[place],)
+    return result
+
+
+@triton.jit
+def times(values, factor):
+    result = ()
+    for place in tl.static_range(len(values)):
+        result = result + (values[place] * factor,)
+    return result
+
+
+@triton.jit
+def row_moments(x, y, near_x, near_y, weights, HALF: tl.constexpr, ADDITIVE: tl.constexpr):
+    """Means along the row about the pixel itself, and central second moments.
 
     ``near_x`` and ``near_y`` point to the pixels in scratch memory.
     """
     mean_x = tl.zeros_like(x)
     mean_y = tl.zeros_like(x)
-    square_x = tl.zeros_like(x)
-    square_y = tl.zeros_like(x)
-    product = tl.zeros_like(x)
+    seconds = second_moments(mean_x, mean_y, mean_x, mean_y, ADDITIVE)
     for k in tl.static_range(1, HALF + 1):
         left_x = tl.load(near_x - k) - x
         right_x = tl.load(near_x + k) - x
@@ -69,15 +101,17 @@ def row_moments(x, y, near_x, near_y, weights, HALF: tl.constexpr):
         weight = weights[k]
         mean_x += weight * (left_x + right_x)
         mean_y += weight * (left_y + right_y)
-        square_x += weight * (left_x * left_x + right_x * right_x)
-        square_y += weight * (left_y * left_y + right_y * right_y)
-        product += weight * (left_x * left_y + right_x * right_y)
-    return mean_x, mean_y, square_x - mean_x * mean_x, square_y - mean_y * mean_y, product - mean_x * mean_y
+        left = second_moments(left_x, left_y, left_x, left_y, ADDITIVE)
+        right = second_moments(right_x, right_y, right_x, right_y, ADDITIVE)
+        seconds = add(seconds, times(add(left, right), weight))
+    return mean_x, mean_y, subtract(seconds, second_moments(mean_x, mean_y, mean_x, mean_y, ADDITIVE))
 
 
 @triton.jit
-def masked_row_moments(shift_x, shift_y, near_x, near_y, near_seen, weights, HALF: tl.constexpr):
-    """Coverage along the row, means about the column's shift, and variances and covariance about the mean.
+def masked_row_moments(
+    shift_x, shift_y, near_x, near_y, near_seen, weights, HALF: tl.constexpr, ADDITIVE: tl.constexpr
+):
+    """Coverage along the row, means about the column's shift, and central second moments.
 
     What is not seen holds finite values in scratch memory. A row that sees nothing has moments 0.
     """
@@ -92,28 +126,25 @@ def masked_row_moments(shift_x, shift_y, near_x, near_y, near_seen, weights, HAL
     inverse = 1.0 / tl.where(coverage > 0, coverage, 1.0)
     mean_x *= inverse
     mean_y *= inverse
-    square_x = tl.zeros_like(shift_x)
-    square_y = tl.zeros_like(shift_x)
-    product = tl.zeros_like(shift_x)
+    zero = tl.zeros_like(shift_x)
+    seconds = second_moments(zero, zero, zero, zero, ADDITIVE)
     for k in tl.static_range(-HALF, HALF + 1):
         weight = weights[k if k > 0 else -k] * tl.load(near_seen + k)
-        deviation_x = (tl.load(near_x + k) - shift_x) - mean_x
-        deviation_y = (tl.load(near_y + k) - shift_y) - mean_y
-        square_x += weight * deviation_x * deviation_x
-        square_y += weight * deviation_y * deviation_y
-        product += weight * deviation_x * deviation_y
-    return coverage, mean_x, mean_y, square_x * inverse, square_y * inverse, product * inverse
+        x = (tl.load(near_x + k) - shift_x) - mean_x
+        y = (tl.load(near_y + k) - shift_y) - mean_y
+        seconds = add(seconds, second_moments(weight * x, weight * y, x, y, ADDITIVE))
+    return coverage, mean_x, mean_y, times(seconds, inverse)
 
 
 @triton.jit
-def enter_row(pending, row, weights, HALF: tl.constexpr, MASKED: tl.constexpr):
+def enter_row(pending, row, weights, HALF: tl.constexpr, ADDITIVE: tl.constexpr, MASKED: tl.constexpr):
     """Add a row's moments to the pending windows, without those of windows whose centre row it is.
 
-    ``row``: coverage, means about the column's shift, variances and covariance. Returns the sums that are complete,
-    the means and the coverage of their centre row, and what remains pending.
+    ``row``: coverage, means about the column's shift, central second moments. Returns the sums that are complete, the
+    means and the coverage of their centre row, and what remains pending.
     """
-    coverage, mean_x, mean_y, variance_x, variance_y, covariance = row
-    sums_x, sums_y, squares_x, squares_y, products, rows_seen, centres_x, centres_y, centres_seen = pending
+    coverage, mean_x, mean_y, centred = row
+    sums_x, sums_y, seconds, rows_seen, centres_x, centres_y, centres_seen = pending
     centre_x = centres_x[0] if HALF > 0 else mean_x
     centre_y = centres_y[0] if HALF > 0 else mean_y
     centre_seen = centres_seen[0] if HALF > 0 else coverage
@@ -130,31 +161,33 @@ def enter_row(pending, row, weights, HALF: tl.constexpr, MASKED: tl.constexpr):
         seen, rows_seen = enter(rows_seen, coverage, zero, weights, HALF)
         sum_x *= coverage
         sum_y *= coverage
-        variance_x *= coverage
-        variance_y *= coverage
-        covariance *= coverage
+        centred = times(centred, coverage)
     else:
         # Not 1 - weights[0], of which little may be left.
         for k in tl.static_range(1, HALF + 1):
             seen += 2.0 * weights[k]
-    square_x, squares_x = enter(squares_x, variance_x + sum_x * mean_x, variance_x, weights, HALF)
-    square_y, squares_y = enter(squares_y, variance_y + sum_y * mean_y, variance_y, weights, HALF)
-    product, products = enter(products, covariance + sum_x * mean_y, covariance, weights, HALF)
+    about_shift = add(centred, second_moments(sum_x, sum_y, mean_x, mean_y, ADDITIVE))
+    complete_seconds = ()
+    pending_seconds = ()
+    for place in tl.static_range(len(seconds)):
+        second, waiting = enter(seconds[place], about_shift[place], centred[place], weights, HALF)
+        complete_seconds = complete_seconds + (second,)
+        pending_seconds = pending_seconds + (waiting,)
     sum_x, sums_x = enter(sums_x, sum_x, zero, weights, HALF)
     sum_y, sums_y = enter(sums_y, sum_y, zero, weights, HALF)
-    complete = (sum_x, sum_y, square_x, square_y, product, seen)
-    pending = (sums_x, sums_y, squares_x, squares_y, products, rows_seen, centres_x, centres_y, centres_seen)
+    complete = (sum_x, sum_y, complete_seconds, seen)
+    pending = (sums_x, sums_y, pending_seconds, rows_seen, centres_x, centres_y, centres_seen)
     return complete, (centre_x, centre_y, centre_seen), pending
 
 
 @triton.jit
-def window_moments(complete, centre, weights, MASKED: tl.constexpr):
-    """Coverage, means about the column's shift, variances and covariance of whole windows.
+def window_moments(complete, centre, weights, ADDITIVE: tl.constexpr, MASKED: tl.constexpr):
+    """Coverage, means about the column's shift and central second moments of whole windows.
 
-    The variance of the other rows and that between them and the centre row are added: neither a centre row that
+    The moments of the other rows and those between them and the centre row are added: neither a centre row that
     weighs nearly all nor one that stands out costs digits.
     """
-    sum_x, sum_y, square_x, square_y, product, seen = complete
+    sum_x, sum_y, seconds, seen = complete
     centre_x, centre_y, centre_seen = centre
     share = weights[0]
     between = weights[0] * seen
@@ -170,17 +203,14 @@ def window_moments(complete, centre, weights, MASKED: tl.constexpr):
     mean_y = sum_y * inverse
     apart_x = centre_x - mean_x
     apart_y = centre_y - mean_y
-    # Three times the same operations: equal images keep equal moments.
-    variance_x = (square_x - sum_x * mean_x) + between * apart_x * apart_x
-    variance_y = (square_y - sum_y * mean_y) + between * apart_y * apart_y
-    covariance = (product - sum_x * mean_y) + between * apart_x * apart_y
+    # The same operations for each: equal images keep equal moments.
+    seconds = subtract(seconds, second_moments(sum_x, sum_y, mean_x, mean_y, ADDITIVE))
+    seconds = add(seconds, second_moments(between * apart_x, between * apart_y, apart_x, apart_y, ADDITIVE))
     mean_x += share * apart_x
     mean_y += share * apart_y
     if MASKED:
-        variance_x *= inverse_of_all
-        variance_y *= inverse_of_all
-        covariance *= inverse_of_all
-    return coverage, mean_x, mean_y, variance_x, variance_y, covariance
+        seconds = times(seconds, inverse_of_all)
+    return coverage, mean_x, mean_y, seconds
 
 
 @triton.jit
@@ -193,14 +223,13 @@ def share_inside(centre, length, weights, HALF: tl.constexpr):
 
 
 @triton.jit
-def moved_moments(pending, move_x, move_y, weights, HALF: tl.constexpr, MASKED: tl.constexpr):
+def moved_moments(pending, move_x, move_y, weights, HALF: tl.constexpr, ADDITIVE: tl.constexpr, MASKED: tl.constexpr):
     """Pending windows about a shift that has moved by (move_x, move_y)."""
-    sums_x, sums_y, squares_x, squares_y, products, rows_seen, centres_x, centres_y, centres_seen = pending
+    sums_x, sums_y, seconds, rows_seen, centres_x, centres_y, centres_seen = pending
     new_sums_x = ()
     new_sums_y = ()
-    new_squares_x = ()
-    new_squares_y = ()
-    new_products = ()
+    before = ()
+    after = ()
     seen = tl.zeros_like(weights[0])
     # From the last place, which has seen the first tap alone, to the first; centre rows are not among the sums.
     for tap in tl.static_range(2 * HALF):
@@ -213,13 +242,17 @@ def moved_moments(pending, move_x, move_y, weights, HALF: tl.constexpr, MASKED: 
         moved_y = sum_y - move_y * weight
         new_sums_x = (moved_x,) + new_sums_x
         new_sums_y = (moved_y,) + new_sums_y
-        new_squares_x = (squares_x[2 * HALF - 1 - tap] - move_x * sum_x - move_x * moved_x,) + new_squares_x
-        new_squares_y = (squares_y[2 * HALF - 1 - tap] - move_y * sum_y - move_y * moved_y,) + new_squares_y
-        new_products = (products[2 * HALF - 1 - tap] - move_x * sum_y - move_y * moved_x,) + new_products
+        before = (second_moments(move_x, move_y, sum_x, sum_y, ADDITIVE),) + before
+        after = (second_moments(moved_x, moved_y, move_x, move_y, ADDITIVE),) + after
+    new_seconds = ()
+    for kind in tl.static_range(len(seconds)):
+        moved = ()
+        for place in tl.static_range(2 * HALF):
+            moved = moved + (seconds[kind][place] - before[place][kind] - after[place][kind],)
+        new_seconds = new_seconds + (moved,)
     new_centres_x = ()
     new_centres_y = ()
     for place in tl.static_range(HALF):
         new_centres_x = new_centres_x + (centres_x[place] - move_x,)
         new_centres_y = new_centres_y + (centres_y[place] - move_y,)
-    sums = (new_sums_x, new_sums_y, new_squares_x, new_squares_y, new_products)
-    return sums + (rows_seen, new_centres_x, new_centres_y, centres_seen)
+    return new_sums_x, new_sums_y, new_seconds, rows_seen, new_centres_x, new_centres_y, centres_seen

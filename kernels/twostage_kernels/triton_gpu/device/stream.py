@@ -73,12 +73,24 @@ def read_images(prediction, target, mask, planes, row, column, height, width, MA
 
 
 @triton.jit
-def moments_of_row(x, y, seen, shift_x, shift_y, near, FIELD: tl.constexpr, weights, HALF, MASKED: tl.constexpr):
-    """Coverage, means about the column's shift, variances and covariance of the row under the window."""
+def moments_of_row(
+    x,
+    y,
+    seen,
+    shift_x,
+    shift_y,
+    near,
+    FIELD: tl.constexpr,
+    weights,
+    HALF: tl.constexpr,
+    ADDITIVE: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    """Coverage, means about the column's shift and central second moments of the row under the window."""
     if MASKED:
-        return masked_row_moments(shift_x, shift_y, near, near + FIELD, near + 2 * FIELD, weights, HALF)
-    mean_x, mean_y, variance_x, variance_y, covariance = row_moments(x, y, near, near + FIELD, weights, HALF)
-    return seen, (x - shift_x) + mean_x, (y - shift_y) + mean_y, variance_x, variance_y, covariance
+        return masked_row_moments(shift_x, shift_y, near, near + FIELD, near + 2 * FIELD, weights, HALF, ADDITIVE)
+    mean_x, mean_y, seconds = row_moments(x, y, near, near + FIELD, weights, HALF, ADDITIVE)
+    return seen, (x - shift_x) + mean_x, (y - shift_y) + mean_y, seconds
 
 
 @triton.jit
@@ -153,6 +165,7 @@ def similarity_kernel(
     FIELDS: tl.constexpr = PIXEL_FIELDS + (0 if GRADIENTS == 0 else 5 if GRADIENTS == 1 else 7)
     PENDING: tl.constexpr = 2 * HALF if HALF > 0 else 1
     DELAYED: tl.constexpr = HALF if HALF > 0 else 1
+    ADDITIVE: tl.constexpr = FORM == "additive"
     BOTH: tl.constexpr = GRADIENTS == 2
 
     # Where this program's strips lie, and which columns of them are whose.
@@ -185,7 +198,7 @@ def similarity_kernel(
         number(c2, TYPE),
         number(noise, TYPE),
     )
-    highest = constants[0] + constants[1] + constants[2] if FORM == "additive" else 1.0
+    highest = constants[0] + constants[1] + constants[2] if ADDITIVE else 1.0
     by_window = number(window_factor, TYPE)
     by_pixel = number(pixel_factor, TYPE)
     if scales is not None:
@@ -215,7 +228,7 @@ def similarity_kernel(
     wait_if_masked = copies(zero, PENDING if MASKED else 1)
     centres = copies(zero, DELAYED)
     centres_if_masked = copies(zero, DELAYED if MASKED else 1)
-    pending = (wait, wait, wait, wait, wait, wait_if_masked, centres, centres, centres_if_masked)
+    pending = (wait, wait, copies(wait, 3 if ADDITIVE else 2), wait_if_masked, centres, centres, centres_if_masked)
     wait_back = copies(zero, PENDING if GRADIENTS > 0 else 1)
     wait_both = copies(zero, PENDING if BOTH else 1)
     pending_back = (wait_back, wait_back, wait_back, wait_both, wait_both)
@@ -242,7 +255,7 @@ def similarity_kernel(
         shift_x = tl.where(usable_x, next_x, shift_x)
         shift_y = tl.where(usable_y, next_y, shift_y)
         if HALF > 0:
-            pending = moved_moments(pending, move_x, move_y, weights, HALF, MASKED)
+            pending = moved_moments(pending, move_x, move_y, weights, HALF, ADDITIVE, MASKED)
             # Windows of one pixel: complete derivatives stay about the shift they have, that pixel.
             back_x = shift_x
             back_y = shift_y
@@ -269,14 +282,12 @@ def similarity_kernel(
             following = read_images(prediction, target, mask, planes, row + 1, column, height, width, MASKED, TYPE)
 
             # The row of windows that this row of pixels completes.
-            row_under_window = moments_of_row(x, y, seen, shift_x, shift_y, near, FIELD, weights, HALF, MASKED)
-            complete, centre, pending = enter_row(pending, row_under_window, weights, HALF, MASKED)
-            coverage, mean_x, mean_y, variance_x, variance_y, covariance = window_moments(
-                complete, centre, weights, MASKED
+            row_under_window = moments_of_row(
+                x, y, seen, shift_x, shift_y, near, FIELD, weights, HALF, ADDITIVE, MASKED
             )
-            deficit, derivatives = window_score(
-                shift_x, shift_y, mean_x, mean_y, variance_x, variance_y, covariance, constants, FORM
-            )
+            complete, centre, pending = enter_row(pending, row_under_window, weights, HALF, ADDITIVE, MASKED)
+            coverage, mean_x, mean_y, seconds = window_moments(complete, centre, weights, ADDITIVE, MASKED)
+            deficit, derivatives = window_score(shift_x, shift_y, mean_x, mean_y, seconds, constants, FORM)
             window = row - HALF
             exists = scored_column & (window >= first_window) & (window < last_window)
             owned = exists & own_column & (window >= row_begin) & (window < row_end)

@@ -76,12 +76,12 @@ def additive_deficit(mu_x, mu_y, mu_difference, variance_x, variance_y, covarian
 
 
 @triton.jit
-def product_deficit(
-    mu_x, mu_y, mu_difference, variance_x, variance_y, covariance, c1, c2, WITH_LUMINANCE: tl.constexpr
-):
+def product_deficit(mu_x, mu_y, mu_difference, variance_difference, covariance, c1, c2, WITH_LUMINANCE: tl.constexpr):
     """How far l * c * s, or c * s, stays below 1, and the score's derivatives."""
-    factor = 1.0 / (variance_x + variance_y + c2)
-    of_structure = at_least_zero(((variance_x - covariance) + (variance_y - covariance)) * factor)
+    variance_difference = at_least_zero(variance_difference)
+    variances = at_least_zero(2.0 * covariance + variance_difference)
+    factor = 1.0 / (variances + c2)
+    of_structure = variance_difference * factor
     if WITH_LUMINANCE:
         of_luminance, luminance_ratio = luminance_deficit(mu_x, mu_y, mu_difference, c1)
         luminance = 1.0 - of_luminance
@@ -100,21 +100,24 @@ def product_deficit(
 
 
 @triton.jit
-def window_score(shift_x, shift_y, mean_x, mean_y, variance_x, variance_y, covariance, constants, FORM: tl.constexpr):
+def window_score(shift_x, shift_y, mean_x, mean_y, seconds, constants, FORM: tl.constexpr):
     """How far a window stays below the highest score, and its derivatives about the means (mean_x, mean_y).
 
-    These are taken about the shift. ``constants``: alpha, beta, gamma, c1, c2, variance of the noise.
+    These are taken about the shift. ``seconds``: variances and covariance in the additive form; variance of the
+    difference and covariance else. ``constants``: alpha, beta, gamma, c1, c2, variance of the noise.
     """
     alpha, beta, gamma, c1, c2, noise = constants
     mu_x = shift_x + mean_x
     mu_y = shift_y + mean_y
     mu_difference = (shift_x - shift_y) + (mean_x - mean_y)
     if FORM == "additive":
+        variance_x, variance_y, covariance = seconds
         deficit, offset_x, slope_x, cross, offset_y, slope_y = additive_deficit(
             mu_x, mu_y, mu_difference, variance_x, variance_y, covariance, alpha, beta, gamma, c1, c2, noise
         )
     else:
+        variance_difference, covariance = seconds
         deficit, offset_x, slope_x, cross, offset_y, slope_y = product_deficit(
-            mu_x, mu_y, mu_difference, variance_x, variance_y, covariance, c1, c2, FORM == "product"
+            mu_x, mu_y, mu_difference, variance_difference, covariance, c1, c2, FORM == "product"
         )
     return deficit, (offset_x, slope_x, cross, offset_y, slope_y)

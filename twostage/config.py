@@ -104,18 +104,18 @@ class DefectConfig:
     """Share of stage-2 patches that get defects; the rest stay normal."""
     max_defects: int = 4
     """Defects in a defective patch: 1 to this many, at most 8."""
-    size: tuple[float, float] = (0.1, 0.9)
+    size: tuple[float, float] = (0.08, 0.6)
     """Longest diameter of the ellipse that holds the polygon, as a share of the patch side, drawn on a logarithmic
     scale. No ellipse is narrower than 2 pixels."""
-    elongation: tuple[float, float] = (1.0, 6.0)
+    elongation: tuple[float, float] = (1.0, 8.0)
     """Length over width, drawn on a logarithmic scale."""
     resize: tuple[float, float] = (0.5, 2.0)
     """Magnification of the cut-out, drawn on a logarithmic scale."""
-    blur_sigma: tuple[float, float] = (0.3, 2.0)
+    blur_sigma: tuple[float, float] = (0.7, 2.5)
     """Standard deviation of the Gaussian blur in pixels."""
     strength: tuple[float, float] = (0.7, 1.0)
     """Opacity of the cut-out."""
-    brightness: float = 0.6
+    brightness: float = 0.5
     """Largest change of the cut-out's brightness, as a share of its way to white or black. 0 keeps the source's own."""
     contrast: tuple[float, float] = (0.5, 1.5)
     """Factor on the cut-out's contrast about its mean. (1, 1) keeps the source's own."""

@@ -1,5 +1,6 @@
 """Data sets listed in a CSV file."""
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,30 @@ def test_a_mask_for_one_defect_asks_for_all(tmp_path: Path) -> None:
     assert problems(tmp_path, text) == [
         f"line 6: {tmp_path}/test/crack/001.png has no mask, others have; accepted: a mask file"
     ]
+
+
+def test_a_file_named_again_and_again_is_told_by_its_first_line(tmp_path: Path) -> None:
+    again = "train/good/001.png,train,good,\n./train/good/001.png,train,good,\n"
+    assert problems(tmp_path, HEADER + CLEAN + again) == [
+        "line 6: path is 'train/good/001.png', which line 3 names already; accepted: every file once",
+        "line 7: path is './train/good/001.png', which line 3 names already; accepted: every file once",
+    ]
+
+
+def test_a_train_row_takes_tens_of_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an object of its own it takes some 700."""
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    count = 50_000
+    rows = "".join(f"photographs/{number:08}.png,train,good,\n" for number in range(count))
+    (tmp_path / "many.csv").write_text(HEADER + rows, encoding="utf-8")
+    tracemalloc.start()
+    images = find_samples(DataConfig(manifest=tmp_path / "many.csv"))
+    # Python's table of strings grows by leaps when paths pass through it, and then is for all to use.
+    found = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(False, "*pathlib*")])
+    tracemalloc.stop()
+    assert len(images.train) == count
+    assert images.train[count - 1].path == tmp_path / f"photographs/{count - 1:08}.png"
+    assert sum(trace.size for trace in found.traces) / count < 50
 
 
 @pytest.mark.parametrize("mask", ["ground_truth/crack/000_mask.png", "test/crack/001.png"])

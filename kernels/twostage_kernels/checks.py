@@ -67,10 +67,11 @@ def require_window(window_size: int, padding: str, height: int, width: int) -> N
 
 def require_weights(weights: tuple[float, float, float]) -> tuple[float, float, float]:
     try:
-        alpha, beta, gamma = (float(weight) for weight in weights)
+        alpha, beta, gamma = weights
+        alpha, beta, gamma = float(alpha), float(beta), float(gamma)
     except (TypeError, ValueError) as error:
         raise ValueError(f"weights is {weights!r}; accepted: three numbers (alpha, beta, gamma)") from error
-    if not all(map(math.isfinite, (alpha, beta, gamma))):
+    if not (math.isfinite(alpha) and math.isfinite(beta) and math.isfinite(gamma)):
         raise ValueError(f"weights is {weights!r}; accepted: three finite numbers (alpha, beta, gamma)")
     return alpha, beta, gamma
 
@@ -103,7 +104,7 @@ def checked_mask(mask: Tensor, images: Tensor) -> Tensor:
 
 def per_sample_sigma(sigma: float | Tensor, images: Tensor) -> Tensor:
     """``sigma`` as a [B] tensor in the precision of the sums, without reading it back from the device."""
-    batch = len(images)
+    batch = images.shape[0]
     dtype = sum_dtype(images)
     if type(sigma) is float or not isinstance(sigma, Tensor):  # the second question is a slow one
         require_positive("sigma", sigma)

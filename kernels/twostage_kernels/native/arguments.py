@@ -34,6 +34,7 @@ def similarity_arguments(
     sigma, mask, weights, luminance, window_size, data_range, k1, k2, padding, l1_weight = settings
     form = _FORMS["additive" if weights is not None else "product" if luminance else "contrast-structure"]
     alpha, beta, gamma = (0.0, 0.0, 0.0) if weights is None else weights
+    c1, c2 = k1 * data_range, k2 * data_range
     prediction, target, sigma = prediction.contiguous(), target.contiguous(), sigma.contiguous()
     mask = None if mask is None else mask.contiguous()
     scales = None if scales is None else scales.contiguous()
@@ -44,7 +45,7 @@ def similarity_arguments(
         window_size,
         padding == "same",
         form,
-        (alpha, beta, gamma, (k1 * data_range) ** 2, (k2 * data_range) ** 2, COMMON_NOISE_VARIANCE * data_range**2),
+        (alpha, beta, gamma, c1 * c1, c2 * c2, COMMON_NOISE_VARIANCE * (data_range * data_range)),
         (l1_weight, data_range),
         _TYPES[prediction.dtype],
         [0 if tensor is None else tensor.data_ptr() for tensor in tensors],

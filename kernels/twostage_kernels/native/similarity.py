@@ -21,7 +21,7 @@ def _run(prediction: Tensor, target: Tensor, settings: Settings, reduction: str,
 
 def objection(images: Tensor, settings: Settings) -> str | None:
     """Why the kernels for the images' device do not take these arguments; None where they do."""
-    return similarity_cuda.objection(images, settings) if images.device.type == "cuda" else None
+    return similarity_cuda.objection(images, settings) if images.is_cuda else None
 
 
 _KERNELS = {"cpu": DeviceKernel(_run)}

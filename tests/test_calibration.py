@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -89,7 +89,7 @@ def test_what_cannot_be_seen_is_left_out() -> None:
 
 
 def test_the_threshold_is_a_quantile_of_normal_scores_alone() -> None:
-    untouchable = cast("DefectSampler", None)
+    untouchable = cast("Callable[[], DefectSampler]", None)
     calibration = calibrate(rebuild, None, [], NORMAL, untouchable, FIXED)
     assert (calibration.map, calibration.smoothing, calibration.candidates) == ("residual", 2.0, ())
     scores = normal_scores(calibration, FIXED)
@@ -102,7 +102,7 @@ def chosen() -> tuple[Calibration, list[tuple[int, int]]]:
     """A calibration that chose map and smoothing, and its progress."""
     seen: list[tuple[int, int]] = []
     calibration = calibrate(
-        rebuild, None, [], NORMAL, make_sampler(), OPEN, lambda done, total: seen.append((done, total))
+        rebuild, None, [], NORMAL, make_sampler, OPEN, lambda done, total: seen.append((done, total))
     )
     return calibration, seen
 
@@ -115,7 +115,7 @@ def test_the_threshold_of_a_chosen_map_is_one_of_normal_scores_too(
 
 
 def test_spreads_are_those_of_all_normal_pixels() -> None:
-    calibration = calibrate(rebuild, None, [], NORMAL, make_sampler(), FIXED)
+    calibration = calibrate(rebuild, None, [], NORMAL, make_sampler, FIXED)
     residuals = np.concatenate(
         [(to_unit_range(image) - rebuild(to_unit_range(image))).abs().mean(dim=0).numpy().ravel() for image in NORMAL]
     )
@@ -175,13 +175,13 @@ def test_the_best_of_all_ways_on_synthetic_defects_is_chosen(
     ],
 )
 def test_what_is_given_is_not_chosen(config: ScoringConfig, ways: set[tuple[str, float]]) -> None:
-    calibration = calibrate(rebuild, None, [], NORMAL, make_sampler(), config)
+    calibration = calibrate(rebuild, None, [], NORMAL, make_sampler, config)
     assert {(candidate.map, candidate.smoothing) for candidate in calibration.candidates} == ways
     assert (calibration.map, calibration.smoothing) in ways
 
 
 def test_without_a_visible_defect_the_combined_map_is_taken() -> None:
-    calibration = calibrate(rebuild, None, [], NORMAL, make_sampler(replace(DEFECTS, strength=(0, 0))), OPEN)
+    calibration = calibrate(rebuild, None, [], NORMAL, lambda: make_sampler(replace(DEFECTS, strength=(0, 0))), OPEN)
     assert calibration.map == "combined"
     assert calibration.candidates == ()
 
@@ -210,7 +210,7 @@ def test_normal_features_are_those_of_evenly_spread_training_images(
     config = ScoringConfig(map="features", smoothing=0.0)
     seen: list[tuple[int, int]] = []
     calibration = calibrate(
-        rebuild, lpips, TRAINED, NORMAL[:2], make_sampler(), config, lambda done, total: seen.append((done, total))
+        rebuild, lpips, TRAINED, NORMAL[:2], make_sampler, config, lambda done, total: seen.append((done, total))
     )
     shown = [to_unit_range(TRAINED[index]) for index in (0, 2, 4)]
     accepted = fit_gaussian(feature_pair(lpips, image, rebuild(image)) for image in shown)
@@ -224,7 +224,7 @@ def test_normal_features_are_those_of_evenly_spread_training_images(
 @pytest.mark.parametrize("map_name", ["features", "combined"])
 def test_a_calibration_comes_back_from_json_and_tensors(lpips: LPIPS, map_name: MapName) -> None:
     config = ScoringConfig(map=map_name, smoothing=1.0)
-    calibration = calibrate(rebuild, lpips, TRAINED[:2], NORMAL[:2], make_sampler(), config)
+    calibration = calibrate(rebuild, lpips, TRAINED[:2], NORMAL[:2], make_sampler, config)
     calibration = replace(calibration, candidates=(Candidate("features", 1.0, 0.75, 0.5),))
     values, tensors = calibration.to_state()
     found = Calibration.from_state(json.loads(json.dumps(values)), tensors)
@@ -240,7 +240,7 @@ def test_a_calibration_comes_back_from_json_and_tensors(lpips: LPIPS, map_name: 
 
 
 def test_a_calibration_without_lpips_has_no_tensors() -> None:
-    calibration = calibrate(rebuild, None, [], NORMAL, make_sampler(), FIXED)
+    calibration = calibrate(rebuild, None, [], NORMAL, make_sampler, FIXED)
     values, tensors = calibration.to_state()
     assert tensors == {}
     assert Calibration.from_state(json.loads(json.dumps(values)), {}) == calibration

@@ -177,7 +177,7 @@ def test_without_locks_two_builders_do_each_other_no_harm(
     def no_locks(descriptor: int, operation: int) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr("twostage.data.locking.fcntl.flock", no_locks)
+    monkeypatch.setattr("twostage.locking.fcntl.flock", no_locks)
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=build_slowly, args=(cache, paths)) for _ in range(2)]
     for process in processes:

@@ -370,6 +370,15 @@ def test_resizing_agrees_with_pillow(height: int, width: int, size: int, seed: i
     assert float((exact * 255 - out).abs().max()) <= 0.51
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_every_floating_point_image_is_resized(dtype: torch.dtype) -> None:
+    image = torch.from_numpy(noise(3, 40, 50)).unsqueeze(0).to(dtype) / 255
+    out = resize_shorter_side(image, 30)
+    assert out.dtype == dtype
+    exact = resize_shorter_side(image.double(), 30)
+    assert float((out - exact).abs().max()) <= max(torch.finfo(dtype).eps, 1e-5)
+
+
 def test_unchanged_images_are_returned_as_they_are() -> None:
     image = torch.zeros(3, 20, 30, dtype=torch.uint8)
     assert resize_shorter_side(image, None) is image

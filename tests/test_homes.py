@@ -12,6 +12,7 @@ import pytest
 import torch
 from cli_data import QUICK, make_surface
 from image_files import MAX_PIXELS, noise, png_16, write
+from PIL import Image
 from torch import Tensor
 from training_fixtures import assert_equal_bits
 
@@ -22,7 +23,7 @@ from twostage.data import find_samples
 from twostage.data.homes import cache_folder, choose_home, estimated_bytes
 from twostage.data.loading import load_image
 from twostage.data.mapped import IMAGE, MappedImages, MappedPatches
-from twostage.data.packing import pack, to_unit_range
+from twostage.data.packing import into_one_piece, pack, to_unit_range
 from twostage.data.patches import PatchStore, gather_patches
 from twostage.data.samples import GOOD, Sample
 from twostage.errors import ConfigError, DataError
@@ -218,13 +219,36 @@ def test_images_smaller_than_a_patch_are_named_in_every_home(tmp_path: Path) -> 
 def test_the_home_is_memory_where_the_images_fit(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = DataConfig(root=root, image_size=96)
     samples = find_samples(config).train
-    held = sum(load_image(sample, config, "gray").nbytes for sample in samples)
+    held = sum(image.nbytes for image in into_one_piece([load_image(sample, config, "gray") for sample in samples]))
     estimate = estimated_bytes(config, samples)
     assert abs(estimate - held) < 0.02 * held
     for free, processes, home in ((10 * held, 1, "memory"), (2 * held, 1, "cache"), (10 * held, 5, "cache")):
         monkeypatch.setattr("twostage.data.homes.free_memory", lambda device, free=free: free)
         assert choose_home(config, samples, CPU, processes) == home
     assert choose_home(replace(config, home="memory"), samples, CPU, 5) == "memory"
+
+
+def test_one_coloured_or_deep_image_makes_all_of_them_so(tmp_path: Path) -> None:
+    config = DataConfig(root=tmp_path, image_size=None)
+    for index in range(5):
+        write(tmp_path / f"train/good/{index}.png", noise(index, 64, 64))
+    plain = estimated_bytes(config, find_samples(config).train)
+    Image.fromarray(np.zeros((64, 64, 3), dtype=np.uint8)).save(tmp_path / "train/good/6.png")
+    assert estimated_bytes(config, find_samples(config).train) == 3 * plain * 6 / 5
+    png_16(tmp_path / "train/good/7.png", np.zeros((64, 64, 1), dtype=np.uint16))
+    assert estimated_bytes(config, find_samples(config).train) == 12 * plain * 7 / 5
+
+
+def test_a_cache_is_the_same_however_its_folder_is_named(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root.parent)
+    held = set()
+    for named in (Path(root.name), root, root / ".." / root.name):
+        TrainingImages.load(make_config(named, home="cache", cache=tmp_path / "cache"), Progress())
+        held.add(tuple((path, path.stat().st_mtime_ns) for path in sorted((tmp_path / "cache").rglob("pixels*"))))
+    assert len(held) == 1
+    assert len(held.pop()) == 1
 
 
 def test_caches_of_other_settings_lie_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,25 @@ def test_overwriting_removes_the_run_and_nothing_else(tmp_path: Path) -> None:
     assert files_of(tmp_path) == {"config.toml", *foreign}
 
 
+def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    with run.alone():
+        run.open_new(Config())
+        expected = pytest.raises(OutputError, match=r"run: another process trains this run; accepted: one at a time")
+        with expected, run.alone():
+            pass
+    with run.alone():
+        assert run.config.exists()
+
+
+def test_overwriting_removes_evaluations_of_the_earlier_detector(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.open_new(Config())
+    (run.evaluations / "other").mkdir(parents=True)
+    run.open_new(Config(), overwrite=True)
+    assert not run.evaluations.exists()
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_with_files_and_no_run_is_left_alone(tmp_path: Path, overwrite: bool) -> None:
     fill(tmp_path, "report.html", "checkpoints/mine.txt")

@@ -90,6 +90,33 @@ def test_tensorboard_that_is_not_installed_is_said(tmp_path: Path, monkeypatch: 
         Board(make_trainer(), tmp_path)
 
 
+def test_a_missing_tensorboard_costs_no_earlier_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["train", str(tmp_path / "run"), f"--data.root={make_surface(tmp_path / 'stripes', train=10)}", *QUICK]
+    assert main(flags) == 0
+    before = sorted((tmp_path / "run").rglob("*"))
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert main([*flags, "--overwrite", "--tensorboard"]) == 2
+    assert "pip install 'twostage[tensorboard]'" in capsys.readouterr().err
+    assert sorted((tmp_path / "run").rglob("*")) == before
+
+
+def test_a_training_that_stops_where_the_profile_begins_has_nothing_to_profile(tmp_path: Path) -> None:
+    trainer = make_trainer()
+    profiler = Profiler(trainer, tmp_path / "profile")
+
+    def stop(_: StepReport) -> None:
+        profiler.after_step()
+        if trainer.step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(on_step=stop)
+    profiler.finish()
+    assert not (tmp_path / "profile").exists()
+
+
 def test_the_profile_accounts_for_the_whole_step(tmp_path: Path) -> None:
     """Short stages too: 4 steps each, of which one is profiled."""
     trainer = make_trainer()
@@ -97,10 +124,10 @@ def test_the_profile_accounts_for_the_whole_step(tmp_path: Path) -> None:
     watcher = Watcher(trainer, Progress(), profiler=profiler)
     trainer.run(on_step=watcher.after_step)
     watcher.close()
-    pages = (tmp_path / "summary.txt").read_text().split("Stage ")[1:]
-    assert len(pages) == 2
-    for number, page in enumerate(pages, start=1):
-        assert page.startswith(f"{number}, steps {4 * number - 1} to {4 * number - 1} on cpu, 2 patches a step: ")
+    assert len(list(tmp_path.iterdir())) == 4
+    for number in (1, 2):
+        page = (tmp_path / f"stage-{number}.txt").read_text()
+        assert page.startswith(f"Stage {number}, steps {4 * number - 1} to {4 * number - 1} on cpu, 2 patches a step: ")
         whole = float(page.split(" ms a step")[0].rsplit(" ", 1)[1])
         rows = dict(re.findall(r"^(\w+) +([\d.-]+) +[\d.-]+%$", page, flags=re.MULTILINE))
         phases = {"data", "forward", "losses", "backward", "optimiser", "host"} | (
@@ -121,7 +148,7 @@ def test_the_command_line_writes_all_of_it_into_the_run(tmp_path: Path) -> None:
     flags = (f"--data.root={surface}", *QUICK, "--tensorboard", "--profile", "--first-stage.epochs=2")
     assert main(["train", str(run), *flags]) == 0
     assert list((run / "tensorboard").glob("events*"))
-    assert "Stage 1" in (run / "profile/summary.txt").read_text()
+    assert "Stage 1" in (run / "profile/stage-1.txt").read_text()
     rows = read_history(run / "history.jsonl")
     assert all(row["patches_per_second"] > 0 for row in rows[1:])
     assert "patches_per_second" not in (run / "report.html").read_text()

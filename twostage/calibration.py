@@ -131,7 +131,7 @@ def calibrate(
     lpips: LPIPS | None,
     trained: Sequence[Tensor],
     normal: Sequence[Tensor],
-    sampler: DefectSampler,
+    sampler: Callable[[], DefectSampler],
     config: ScoringConfig,
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
@@ -145,10 +145,10 @@ def calibrate(
         trained: normal images the model was trained on, [C, H, W] each; up to a hundred of them, evenly spread,
             show what normal features look like.
         normal: held-out normal images; their scores set the threshold.
-        sampler: of defects for the held-out images.
+        sampler: makes the sampler of defects for the held-out images, if there is a choice to make.
     """
     choose = config.map == "auto" or config.smoothing is None
-    pairs = synthetic_defects(normal, sampler) if choose else []
+    pairs = synthetic_defects(normal, sampler()) if choose else []
     shown = _evenly_spread(trained, _FEATURE_IMAGES) if lpips is not None else []
     images = [to_unit_range(image) for image in normal] + [image for image, _ in pairs]
     total = len(shown) + len(images)

@@ -5,20 +5,16 @@ A new one is written under a hidden name, brought to the disk, and renamed; only
 they are renamed away before they are deleted. Whatever carries a visible name is therefore complete.
 """
 
-import errno
-import fcntl
 import hashlib
 import json
 import math
-import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import safetensors.torch
 import torch
@@ -27,6 +23,7 @@ from torch import Tensor
 
 from twostage.errors import CheckpointError, OutputError
 from twostage.files import sync_folder, write_durable
+from twostage.locking import locked
 
 FORMAT_VERSION = 1
 
@@ -45,7 +42,6 @@ _DTYPES = (
 )
 _LONGEST_INT = 14_000
 """Bits. Python refuses to read numbers of more than 4300 digits."""
-_LOCKS_UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 @dataclass(frozen=True)
@@ -94,7 +90,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> P
         if not folder.is_dir():
             folder.mkdir(parents=True)
             sync_folder(folder.parent)
-        with _only_writer(folder) as alone:
+        with locked(folder, lambda: _refuse_writer(folder)) as alone:
             if alone:
                 _remove(folder, _WRITING, _PRUNED)
             temporary = folder / f"{_WRITING}{token}"
@@ -202,27 +198,8 @@ def _encode_state(checkpoint: Checkpoint, tensors_hash: str) -> bytes:
     return f"{head}{hashlib.sha256(text.encode()).hexdigest()}{tail}".encode()
 
 
-@contextmanager
-def _only_writer(folder: Path) -> Iterator[bool]:
-    """Hold the folder's lock, which dies with its process. False where the file system has no locks."""
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(f"{folder}: another process is saving into it; accepted: one writer") from error
-        except OSError as error:
-            if error.errno not in _LOCKS_UNSUPPORTED:
-                raise
-            yield False
-        else:
-            # Unlocked by name: a child forked meanwhile has the descriptor too, and closing ours would not do.
-            try:
-                yield True
-            finally:
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-    finally:
-        os.close(descriptor)
+def _refuse_writer(folder: Path) -> NoReturn:
+    raise OutputError(f"{folder}: another process is saving into it; accepted: one writer")
 
 
 def _remove(folder: Path, *prefixes: str) -> None:

@@ -1,7 +1,7 @@
 """Configuration: frozen dataclasses, checked when built.
 
 The command line, the TOML file and the Python API all speak these. Every default is the one the committed
-results were made with, ``defects.brightness`` apart; ``docs/method.md`` says how each was found.
+results were made with; ``docs/method.md`` says how each was found.
 """
 
 import math

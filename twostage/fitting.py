@@ -1,5 +1,6 @@
 """Training from a configuration to a calibrated model: data, stages, calibration."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +21,7 @@ from twostage.run_folder import RunFolder
 from twostage.tiling import PATCHES_AT_ONCE, reconstruct
 from twostage.trainer import Trainer
 from twostage.training_images import TrainingImages
-from twostage.watching import Board, Watcher
+from twostage.watching import Board, Watcher, summary_writer
 
 # What may change between the parts of a resumed run.
 _NOT_IN_FINGERPRINT = (
@@ -89,6 +90,8 @@ def _fit(
         run.require_run()
     if run is not None and not resume and ranks.first:
         run.require_usable(overwrite=overwrite)
+    if watch.tensorboard and ranks.first:
+        summary_writer()
     if lpips is None and config.uses_lpips:
         lpips = LPIPS(load_lpips_weights(config.lpips_weights))
     lpips = lpips.to(device) if lpips is not None and config.uses_lpips else None
@@ -97,44 +100,54 @@ def _fit(
     wait_for_all()
 
     trainer = _trainer(config, images, lpips, device)
-    if run is not None and not resume and ranks.first:
-        # Not before the data has proved usable: an earlier run is replaced by one that can train.
-        run.open_new(config, overwrite=overwrite)
-    if run is not None and resume:
-        for message in trainer.resume(run.checkpoints):
-            progress.note(f"passed over a damaged checkpoint: {message}")
-        if ranks.first:
-            run.record(config)
-        progress.note(f"resuming at step {trainer.step} of {trainer.total_steps}")
-    watcher = _watcher(trainer, run, progress, watch)
-    try:
-        trainer.run(
-            checkpoints=None if run is None else run.checkpoints,
-            checkpoint_every=config.checkpoint_every,
-            on_step=watcher.after_step,
-        )
-    finally:
-        watcher.close()
-
-    model = trainer.model.eval()
+    with run.alone() if run is not None and ranks.first else nullcontext():
+        if run is not None and not resume and ranks.first:
+            # Not before the data has proved usable: an earlier run is replaced by one that can train.
+            run.open_new(config, overwrite=overwrite)
+        if run is not None and resume:
+            for message in trainer.resume(run.checkpoints):
+                progress.note(f"passed over a damaged checkpoint: {message}")
+            if ranks.first:
+                run.record(config)
+            progress.note(f"resuming at step {trainer.step} of {trainer.total_steps}")
+        watcher = _watcher(trainer, run, progress, watch)
+        try:
+            trainer.run(
+                checkpoints=None if run is None else run.checkpoints,
+                checkpoint_every=config.checkpoint_every,
+                on_step=watcher.after_step,
+            )
+        finally:
+            watcher.close()
     scoring_lpips = lpips if config.scoring.lpips else None
+    model = trainer.model.eval()
+    calibration = _calibrated(config, images, model, scoring_lpips, device, progress)
+    return Fitted(model, scoring_lpips, images.color, calibration, trainer.step)
 
+
+def _calibrated(
+    config: Config,
+    images: TrainingImages,
+    model: Autoencoder,
+    lpips: LPIPS | None,
+    device: torch.device,
+    progress: Progress,
+) -> Calibration:
     def rebuild(image: Tensor) -> Tensor:
         overlap = config.scoring.overlap
         return reconstruct(
             model, image.to(device), patch_size=model.patch_size, overlap=overlap, batch_size=PATCHES_AT_ONCE
         )
 
-    calibration = calibrate(
+    return calibrate(
         rebuild,
-        scoring_lpips,
+        lpips,
         images.train,
         images.validation,
-        images.validation_sampler(config),
+        lambda: images.validation_sampler(config),
         config.scoring,
         progress=lambda done, total: progress.update("calibrating", done, total),
     )
-    return Fitted(model, scoring_lpips, images.color, calibration, trainer.step)
 
 
 def _trainer(config: Config, images: TrainingImages, lpips: LPIPS | None, device: torch.device) -> Trainer:

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: a trace of some steps of every stage, and a page that sums them up."""
+"""Where the time of a training step goes: a trace of some steps of every stage, and a page that sums each up."""
 
 import itertools
 from pathlib import Path
@@ -18,7 +18,8 @@ _OPERATORS = 12
 class Profiler:
     """Profiles a few steps of every stage, after a few that warm up.
 
-    Writes ``stage-1.json`` and so on into a folder (for chrome://tracing or Perfetto), and ``summary.txt``.
+    Writes into a folder, for every stage, a trace (``stage-1.json``, for chrome://tracing or Perfetto) and what it sums
+    up to (``stage-1.txt``).
 
     Args:
         trainer: its steps are profiled.
@@ -28,12 +29,10 @@ class Profiler:
     def __init__(self, trainer: Trainer, folder: Path) -> None:
         self.trainer = trainer
         self.folder = folder
-        self._steps = _STEPS
         self._profile: Any = None
         self._starts: dict[int, int] = {}
         self._profiled: set[int] = set()
         self._ends = -1
-        self._pages: list[str] = []
         if trainer.step < trainer.total_steps:
             self._starts[trainer.moment_of(trainer.step).stage] = trainer.step
 
@@ -55,24 +54,20 @@ class Profiler:
             return
         if self.trainer.device.type == "cuda":
             torch.cuda.synchronize(self.trainer.device)
-        self._profile.__exit__(None, None, None)
-        self._ends = max(self.trainer.step, self._first + 1)
+        recorded, self._profile = self._profile, None
+        recorded.__exit__(None, None, None)
+        if self.trainer.step == self._first:
+            return  # the training ended where recording began
+        self._ends = self.trainer.step
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._profile.export_chrome_trace(str(self.folder / f"stage-{self._stage + 1}.json"))
-        self._pages.append(self._page())
-        write_text_atomic(self.folder / "summary.txt", "\n".join(self._pages))
-        self._profile = None
+        name = f"stage-{self._stage + 1}"
+        recorded.export_chrome_trace(str(self.folder / f"{name}.json"))
+        write_text_atomic(self.folder / f"{name}.txt", self._page(recorded))
 
     def _begin(self, stage: int, step: int) -> None:
-        last = next(
-            (
-                later
-                for later in range(step, min(step + self._steps, self.trainer.total_steps))
-                if self.trainer.moment_of(later).stage != stage
-            ),
-            min(step + self._steps, self.trainer.total_steps),
-        )
-        self._stage, self._first, self._ends = stage, step, last
+        limit = min(step + _STEPS, self.trainer.total_steps)
+        within = itertools.takewhile(lambda later: self.trainer.moment_of(later).stage == stage, range(step, limit))
+        self._stage, self._first, self._ends = stage, step, step + len(list(within))
         self._profiled.add(stage)
         activities = [ProfilerActivity.CPU]
         if self.trainer.device.type == "cuda":
@@ -80,9 +75,9 @@ class Profiler:
         self._profile = profile(activities=activities)
         self._profile.__enter__()
 
-    def _page(self) -> str:
+    def _page(self, recorded: Any) -> str:
         steps = self._ends - self._first
-        averages = self._profile.key_averages()
+        averages = recorded.key_averages()
         # A GPU has entries of its own for the phases, without time of the host.
         found = {event.key: event for event in averages if event.cpu_time_total > 0}
         whole = found["step"].cpu_time_total / steps / 1e3

@@ -2,13 +2,17 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from twostage.config import Config
 from twostage.configfile import config_to_toml
 from twostage.errors import OutputError
 from twostage.files import write_text_atomic
+from twostage.locking import locked
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,11 @@ class RunFolder:
     @property
     def evaluation(self) -> Path:
         return self.path / "evaluation.json"
+
+    @property
+    def evaluations(self) -> Path:
+        """Of other data sets, a folder for each."""
+        return self.path / "evaluations"
 
     @property
     def report(self) -> Path:
@@ -102,11 +111,30 @@ class RunFolder:
         if not self.config.is_file():
             raise OutputError(f"{self.path} holds no run (no config.toml); accepted: the folder of a training run")
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Make the folder if it is missing, and hold it: of two trainings at once each would undo the other's.
+
+        Raises:
+            OutputError: another process trains this run, or the folder cannot be written.
+        """
+
+        def refuse() -> NoReturn:
+            raise OutputError(f"{self.path}: another process trains this run; accepted: one at a time")
+
+        with ExitStack() as held:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(self.path, refuse))
+            except OSError as error:
+                raise OutputError(f"{self.path} cannot be used for a run: {error}") from error
+            yield
+
     def _holds_files(self) -> bool:
         return any(not path.name.startswith(".") for path in self.path.iterdir())
 
     def _remove_earlier_run(self) -> None:
-        for folder in (self.checkpoints, self.detector, self.tensorboard, self.profile):
+        for folder in (self.checkpoints, self.detector, self.evaluations, self.tensorboard, self.profile):
             if folder.exists():
                 shutil.rmtree(folder)
         for file in (self.history, self.evaluation, self.report):

@@ -112,7 +112,8 @@ class Trainer:
         self.ranks = current_ranks()
         if self.batch_size % self.ranks.size:
             raise ConfigError(
-                f"a batch has {self.batch_size} patches; accepted: a multiple of the {self.ranks.size} processes"
+                f"batch_size: a batch has {self.batch_size} patches; accepted: a multiple of the {self.ranks.size} "
+                "processes"
             )
         _require_computable(self.compute, self.device, self.ranks.size)
         self.log_every = self.compute.log_every or (1 if self.device.type == "cpu" else _LOG_EVERY_ON_GPU)

@@ -88,6 +88,22 @@ class Watcher:
             self.profiler.finish()
 
 
+def summary_writer() -> type[Any]:
+    """TensorBoard's writer of files.
+
+    Raises:
+        ConfigError: TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError(
+            f"TensorBoard is asked for and cannot be imported ({error}); accepted: pip install "
+            "'twostage[tensorboard]', or without it"
+        ) from error
+    return SummaryWriter
+
+
 class Board:
     """Scalars every few steps and pictures every epoch, for TensorBoard.
 
@@ -101,17 +117,11 @@ class Board:
     """
 
     def __init__(self, trainer: Trainer, folder: Path, every: int = 10) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ConfigError(
-                f"TensorBoard is asked for and cannot be imported ({error}); accepted: pip install "
-                "'twostage[tensorboard]', or without it"
-            ) from error
+        writer = summary_writer()
         self.trainer = trainer
         self.every = every
         # Points of a course that a resumed run has left are hidden.
-        self._writer: Any = SummaryWriter(str(folder), purge_step=trainer.step)
+        self._writer: Any = writer(str(folder), purge_step=trainer.step)
 
     def add(self, report: StepReport, speed: float | None) -> None:
         """Add a step."""

@@ -61,7 +61,7 @@ class Evaluate:
             images = self._images(detector)
             if not images.test:
                 raise DataError(f"{images.name} holds no test images; accepted: a data set with test/<kind>/<images>")
-            folder = run.path if self._is_own else run.path / "evaluations" / images.name
+            folder = run.path if self._is_own else run.evaluations / images.name
             outcome = evaluate(
                 detector,
                 images.test,

@@ -46,7 +46,7 @@ class Train(Configured):
     tensorboard: tyro.conf.FlagCreatePairsOff[bool] = False
     """Write curves and reconstructions for TensorBoard into RUN/tensorboard."""
     profile: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Profile a few steps of every stage: traces, and summary.txt that says where the time goes, in RUN/profile."""
+    """Profile a few steps of every stage: a trace, and a text that says where the time goes, in RUN/profile."""
 
     def presets(self) -> tuple[str, ...]:
         return self.preset

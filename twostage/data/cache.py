@@ -20,11 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from twostage.data.cache_index import ROW, CacheIndex, Rows, pixels_name, write_rows
-from twostage.data.locking import alone_in
 from twostage.data.mapped import MappedImages
 from twostage.data.prepared import Prepared, PreparedImage, Preparer
 from twostage.data.samples import Finding, finding_of
 from twostage.errors import DataError, OutputError
+from twostage.locking import locked
 
 _AT_ONCE = 64
 _STATS_AT_ONCE = 1024
@@ -70,7 +70,7 @@ class ImageCache:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with alone_in(self.folder, lambda: self.note(f"another process is writing {self.folder}; waiting for it")):
+            with locked(self.folder, lambda: self.note(f"another process is writing {self.folder}; waiting for it")):
                 return self._open(paths)
         except OSError as error:
             raise OutputError(f"the cache {self.folder} cannot be written: {error}") from error
@@ -225,7 +225,7 @@ def _stat(path: Path) -> tuple[int, int, int] | OSError:
         found = path.stat()
     except OSError as error:
         return error
-    name = hashlib.blake2b(os.fsencode(path), digest_size=8).digest()
+    name = hashlib.blake2b(os.fsencode(os.path.abspath(path)), digest_size=8).digest()  # noqa: PTH100 (links stay)
     return int.from_bytes(name, "little"), found.st_size, found.st_mtime_ns
 
 

@@ -35,18 +35,24 @@ def choose_home(
 
 
 def estimated_bytes(config: DataConfig, samples: Sequence[Sample]) -> int:
-    """What all images take in memory, from those headers of some of them that can be read."""
-    total, probed = 0.0, 0
+    """What all images take in memory, from those headers of some of them that can be read.
+
+    One image in colour makes all of them so, and one of more than 8 bits makes all floating-point.
+    """
+    pixels, channels, bytes_each, probed = 0.0, 1, 1, 0
     for sample in samples[:: -(-len(samples) // _PROBED) or 1]:
         try:
             info = probe_image(sample.path, max_pixels=config.max_pixels)
         except DataError:
             continue
         probed += 1
-        channels = 1 if config.color == "gray" or (config.color == "auto" and info.channels == "gray") else 3
+        if config.color == "rgb" or (config.color == "auto" and info.channels != "gray"):
+            channels = 3
+        if info.bits != 8:
+            bytes_each = 4
         scale = 1.0 if config.image_size is None else config.image_size / min(info.width, info.height)
-        total += info.width * info.height * scale**2 * channels * (1 if info.bits == 8 else 4)
-    return int(total / max(probed, 1) * len(samples))
+        pixels += info.width * info.height * scale**2
+    return int(pixels / max(probed, 1) * len(samples) * channels * bytes_each)
 
 
 def free_memory(device: torch.device) -> int:
@@ -68,8 +74,8 @@ def cache_folder(config: DataConfig, color: str) -> Path:
     base = config.cache
     if base is None:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "twostage"
-    place = config.manifest or config.root
-    described = "\0".join((_VERSION, str(place and place.absolute()), str(config.image_size), color))
+    place = os.path.abspath(config.manifest or config.root or "")  # noqa: PTH100 (links stay)
+    described = "\0".join((_VERSION, place, str(config.image_size), color))
     return base / hashlib.blake2b(os.fsencode(described), digest_size=8).hexdigest()
 
 

@@ -125,7 +125,8 @@ def resize_shorter_side(image: Tensor, size: int | None) -> Tensor:
     if shorter == size:
         return image
     target = tuple((side * size + shorter // 2) // shorter for side in (height, width))
-    values = image.float() if image.dtype == torch.uint8 else image
+    # 16-bit numbers cannot be interpolated on a CPU.
+    values = image if image.dtype == torch.float64 else image.float()
     # Torch interpolates a result one pixel wide wrongly, and one that is one pixel high rightly.
     turned = target[1] == 1
     if turned:
@@ -135,7 +136,7 @@ def resize_shorter_side(image: Tensor, size: int | None) -> Tensor:
         scaled = scaled.mT.contiguous()
     if image.dtype == torch.uint8:
         return scaled.round_().clamp_(0, 255).to(torch.uint8)
-    return scaled.clamp_(0, 1)
+    return scaled.clamp_(0, 1).to(image.dtype)
 
 
 def choose_color(paths: Iterable[Path], color: Color, *, max_pixels: int) -> Literal["gray", "rgb"]:

@@ -25,12 +25,12 @@ from twostage.data import cache as cache_module
 from twostage.data.cache import ImageCache
 from twostage.data.listing import files_in
 from twostage.data.mapped import MappedPatches
-from twostage.data.order import Lanes
+from twostage.data.order import Lanes, evenly_spread
 from twostage.data.prepared import Prepared, PreparedImage, Preparer
 from twostage.data.samples import GOOD, Sample
 from twostage.data.shards import open_shards, write_shards
-from twostage.defects.sampled_pool import SampledPool, evenly_spread
-from twostage.defects.sources import describe
+from twostage.defects import SampledPool
+from twostage.defects.appearance import describe
 
 SIDE, PATCH, BATCH, STEPS = 64, 64, 64, 3000
 CONFIG = DataConfig(image_size=SIDE)

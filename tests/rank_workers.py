@@ -14,12 +14,15 @@ import torch
 from torch import Tensor, nn
 from training_fixtures import at_step, make_images, make_trainer, state_of
 
-from twostage import Detector
+from twostage import Config, Detector, Progress
+from twostage.batch_norm import BatchNorm
 from twostage.config import ComputeConfig
 from twostage.data import find_samples
-from twostage.distributed import BatchNorm, Ranks, joined
+from twostage.distributed import Ranks, joined
+from twostage.errors import DataError
 from twostage.stopping import TrainingInterrupted
 from twostage.trainer import StepReport
+from twostage.training_images import TrainingImages
 
 CPU = torch.device("cpu")
 
@@ -110,3 +113,11 @@ def evaluate(ranks: Ranks, detector: Path, results: Path) -> None:
     )
     (results / f"{ranks.rank}.txt").write_text(repr(found))
     (results / f"{ranks.rank}.seen").write_text("\n".join(seen))
+
+
+def load_images(ranks: Ranks, config: Config, folder: Path) -> None:
+    """Load the images of a data set in which something is wrong, and write what every process is told."""
+    try:
+        TrainingImages.load(config, Progress())
+    except DataError as error:
+        (folder / f"{ranks.rank}.txt").write_text(str(error))

@@ -21,6 +21,7 @@ from twostage.data.packing import to_unit_range
 from twostage.defects import DefectSampler, SourcePool
 from twostage.evaluation import threshold_from_normals
 from twostage.features import feature_pair, fit_gaussian
+from twostage.kept_maps import KeptMaps
 from twostage.lpips import LPIPS
 from twostage.scoring import SMOOTHINGS, Spread, base_maps, image_score, score_map
 
@@ -121,7 +122,21 @@ def test_spreads_are_those_of_all_normal_pixels() -> None:
     )
     assert calibration.spreads.keys() == {"residual", "ssim"}
     assert calibration.spreads["residual"].mean == pytest.approx(residuals.mean(), rel=1e-5)
-    assert calibration.spreads["residual"].deviation == pytest.approx(residuals.std(), rel=1e-3)
+    assert calibration.spreads["residual"].deviation == pytest.approx(residuals.std(ddof=1), rel=1e-5)
+
+
+def test_maps_that_memory_does_not_hold_calibrate_alike(
+    chosen: tuple[Calibration, list[tuple[int, int]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[KeptMaps] = []
+
+    def keep_one_image() -> KeptMaps:
+        kept.append(KeptMaps(in_memory=2 * 4 * NORMAL[0][0].numel()))
+        return kept[-1]
+
+    monkeypatch.setattr("twostage.calibration.KeptMaps", keep_one_image)
+    assert calibrate(rebuild, None, [], NORMAL, make_sampler, OPEN) == chosen[0]
+    assert [len(maps) for maps in kept] == [len(NORMAL), len(synthetic_defects(NORMAL, make_sampler()))]
 
 
 # ---------------------------------------------------------------- the choice

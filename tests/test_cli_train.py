@@ -65,6 +65,22 @@ def test_an_earlier_run_is_replaced_only_with_overwrite(
     assert load_config(run.config).seed == 1
 
 
+def test_a_restart_replaces_the_earlier_run_and_not_what_its_own_launch_began(
+    surface: Path,
+    trained: RunFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(trained.path, tmp_path / "run")
+    flags = ["train", str(tmp_path / "run"), f"--data.root={surface}", *QUICK, "--overwrite"]
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "second launch")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    for resumes in (False, True):
+        assert main(flags) == 0
+        assert ("resuming at step" in capsys.readouterr().err) == resumes
+
+
 def test_a_finished_run_resumed_from_its_folder_alone_is_the_same_run(
     trained: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,7 +18,7 @@ from twostage.data.loading import load_image
 from twostage.data.packing import to_unit_range
 from twostage.data.prepared import Prepared, PreparedImage, Preparer
 from twostage.data.samples import GOOD, Sample
-from twostage.defects.sources import describe
+from twostage.defects.appearance import describe
 from twostage.errors import OutputError
 
 CONFIG = DataConfig(image_size=24, max_pixels=MAX_PIXELS)
@@ -129,6 +129,8 @@ class Slow(Preparer):
 
 
 def build_slowly(folder: Path, paths: Sequence[Path]) -> None:
+    """In a forked process, which has none of the threads that torch may have started before."""
+    torch.set_num_threads(1)
     cache_module._COMMIT_IMAGES = 2
     ImageCache(folder, Slow(CONFIG, "gray", describe)).open(paths)
 

@@ -111,7 +111,7 @@ def test_sources_are_the_candidates_of_the_target_and_all_of_them_come() -> None
     drawn = draw(sampler, MANY)
     for image in range(len(IMAGES)):
         used = drawn.polygons.source_image[owner_of(MANY)[drawn.image_index] == image]
-        assert set(used.tolist()) == set(sampler.pool.nearest[image].tolist())
+        assert set(used.tolist()) == set(sampler.pool.candidates_of(torch.tensor([image]))[0].tolist())
         assert image not in used
 
 

@@ -324,10 +324,13 @@ def test_what_scores_above_the_threshold_is_defective(detector: Detector) -> Non
         (torch.zeros(3, 96, 96), r"image has shape \(3, 96, 96\); accepted: \[1, H, W\]"),
         (torch.zeros(96, 96), r"image has shape \(96, 96\); accepted: \[1, H, W\]"),
         (torch.zeros(1, 0, 96), r"image has shape \(1, 0, 96\); accepted: \[1, H, W\]"),
-        (torch.full((1, 96, 96), float("nan")), "not all from 0 to 1; accepted: uint8, or floating point"),
-        (torch.full((1, 96, 96), 1.5), "torch.float32 and its values are not all from 0 to 1"),
-        (torch.full((1, 96, 96), -0.1), "not all from 0 to 1"),
-        (torch.zeros(1, 96, 96, dtype=torch.int64), "torch.int64"),
+        (
+            torch.full((1, 96, 96), float("nan")),
+            "values from nan to nan; accepted: uint8, or floating point from 0 to 1",
+        ),
+        (torch.full((1, 96, 96), 1.5), "holds values from 1.5 to 1.5; accepted: uint8"),
+        (torch.full((1, 96, 96), -0.1), "holds values from -0.1 to -0.1"),
+        (torch.zeros(1, 96, 96, dtype=torch.int64), "image is torch.int64; accepted: uint8"),
     ],
 )
 def test_an_image_that_does_not_fit_is_refused(detector: Detector, pixels: Tensor, message: str) -> None:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import rank_workers
@@ -20,7 +21,7 @@ from tolerances import SHARED_BATCH, tolerance
 from torch import Tensor, nn
 from training_fixtures import assert_equal_bits, make_images, make_trainer, state_of
 
-from twostage import Detector
+from twostage import Config, DataConfig, Detector
 from twostage.checkpoint import latest_checkpoint, load_checkpoint
 from twostage.cli import main
 from twostage.config import ComputeConfig
@@ -122,6 +123,21 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused(monkeypatch: pytest.Mon
     monkeypatch.setattr("twostage.trainer.current_ranks", lambda: Ranks(0, 3))
     with pytest.raises(ConfigError, match="a batch has 4 patches; accepted: a multiple of the 3 processes"):
         make_trainer(make_images(4), batch_size=4)
+
+
+@pytest.mark.parametrize("home", ["memory", "cache"])
+def test_one_process_lists_all_that_is_wrong_with_the_data(tmp_path: Path, home: Literal["memory", "cache"]) -> None:
+    root = make_surface(tmp_path / "stripes", train=8)
+    for number in (2, 5):
+        sorted((root / "train/good").iterdir())[number].write_bytes(b"no image")
+    broken = [path.name for path in sorted((root / "train/good").iterdir())]
+    config = Config(data=DataConfig(root=root, home=home, cache=tmp_path / "cache"), device="cpu")
+    run_ranks(FORKSERVER, 2, rank_workers.load_images, config, tmp_path)
+    first, second = ((tmp_path / f"{rank}.txt").read_text() for rank in range(2))
+    assert "2 problems in the data" in first
+    assert broken[2] in first
+    assert broken[5] in first
+    assert second == "the data is not usable; the first process lists what is wrong with it"
 
 
 # ---------------------------------------------------------------- the command line under torchrun

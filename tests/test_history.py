@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from twostage.errors import OutputError
 from twostage.history import History, read_history
 from twostage.trainer import Moment, StepReport
 
@@ -14,8 +15,10 @@ def report(step: int, *, stage: int = 0, epoch: int = 0, loss: float | None = No
     return StepReport(step, moment, 0.5 + step / 1000, loss, {"aw_ssim": 2 * loss})
 
 
-def written(path: Path, total: int, reports: list[StepReport], resume_step: int = 0) -> list[dict[str, float]]:
-    history = History(path, total, resume_step)
+def written(
+    path: Path, total: int, reports: list[StepReport], resume_step: int = 0, checkpoint_every: int = 10_000
+) -> list[dict[str, float]]:
+    history = History(path, total, checkpoint_every, resume_step)
     for one in reports:
         history.add(one)
     return read_history(path)
@@ -52,6 +55,33 @@ def test_rows_from_the_resumed_step_on_are_replaced(tmp_path: Path) -> None:
     written(path, 6, [report(step, loss=1.0) for step in range(5)])
     rows = written(path, 6, [report(step, loss=2.0) for step in range(3, 6)], resume_step=3)
     assert [(row["step"], row["loss"]) for row in rows] == [(0, 1), (1, 1), (2, 1), (3, 2), (4, 2), (5, 2)]
+
+
+def test_no_step_is_missing_after_a_kill_between_checkpoints(tmp_path: Path) -> None:
+    """Rows of 10 steps; checkpoints after every 25: the run that died at step 37 goes on from 25."""
+    path = tmp_path / "h"
+    written(path, 4000, [report(step) for step in range(37)], checkpoint_every=25)
+    rows = written(path, 4000, [report(step) for step in range(25, 50)], resume_step=25, checkpoint_every=25)
+    assert [row["step"] for row in rows] == [9, 19, 24, 29, 39, 49]
+    assert [row["loss"] for row in rows] == [4.5, 14.5, 22.0, 27.0, 34.5, 44.5]
+
+
+def test_a_run_that_is_stopped_leaves_every_step_it_did(tmp_path: Path) -> None:
+    path = tmp_path / "h"
+    history = History(path, 4000, 200)
+    for step in range(13):
+        history.add(report(step))
+    history.close()
+    history.close()
+    assert [(row["step"], row["loss"]) for row in read_history(path)] == [(9, 4.5), (12, 11.0)]
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    history = History(tmp_path / "h", 3, 200)
+    (tmp_path / "h").unlink()
+    (tmp_path / "h").mkdir()
+    with pytest.raises(OutputError, match=r"h cannot be written: .*Is a directory"):
+        history.add(report(0))
 
 
 def test_a_new_run_starts_empty(tmp_path: Path) -> None:

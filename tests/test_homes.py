@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import shutil
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -172,6 +174,33 @@ def test_shards_that_do_not_fit_are_refused(shards: Path, tmp_path: Path) -> Non
     assert f"has {len(whole) - 1} bytes; accepted: {len(whole)}" in refused(copied)
     (copied / "shards.json").unlink()
     assert "no finished shards" in refused(copied)
+
+
+def damaged(shards: Path, folder: Path, name: str, content: bytes) -> str:
+    """What is said of shards one of whose files has another content, and whose description knows its size."""
+    shutil.copytree(shards, folder)
+    (folder / name).write_bytes(content)
+    if name != "shards.json":
+        description = json.loads((folder / "shards.json").read_text())
+        description["bytes"][name] = len(content)
+        (folder / "shards.json").write_text(json.dumps(description))
+    return refused(folder)
+
+
+def test_damage_to_what_describes_shards_is_said(shards: Path, tmp_path: Path) -> None:
+    for number, content in enumerate((b"[]", b'{"format_version": 1, "bytes": 7}')):
+        message = damaged(shards, tmp_path / f"description {number}", "shards.json", content)
+        assert re.search(r"shards\.json is damaged: (format_version, )?color, .*missing", message)
+    index = (shards / "index.npy").read_bytes()
+    with io.BytesIO() as other:
+        np.save(other, np.zeros(8))
+        assert "holds float64 (8,); accepted: a row for each of 8 images" in damaged(
+            shards, tmp_path / "other", "index.npy", other.getvalue()
+        )
+    assert "index.npy is damaged: " in damaged(shards, tmp_path / "no numpy", "index.npy", b"x" * len(index))
+    assert "validation.npy is damaged: " in damaged(shards, tmp_path / "empty", "validation.npy", b"")
+    (tmp_path / "empty/index.npy").write_bytes(index[:-1])
+    assert f"index.npy has {len(index) - 1} bytes; accepted: {len(index)}" in refused(tmp_path / "empty")
 
 
 def test_shards_replace_only_shards(

@@ -35,7 +35,7 @@ def test_a_new_or_empty_folder_becomes_a_run(tmp_path: Path, name: str) -> None:
     run.open_new(Config(seed=7))
     run.require_run()
     assert load_config(run.config) == Config(seed=7)
-    assert files_of(run.path) == {"config.toml"}
+    assert files_of(run.path) == {"config.toml", ".launch"}
 
 
 def test_a_run_is_never_replaced_unasked(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_run_is_never_replaced_unasked(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"already holds a run; accepted: .*--resume.*--overwrite"):
         run.open_new(Config(seed=2))
     assert load_config(run.config) == Config(seed=1)
-    assert files_of(tmp_path) == {"config.toml", *OURS}
+    assert files_of(tmp_path) == {"config.toml", ".launch", *OURS}
 
 
 def test_overwriting_removes_the_run_and_nothing_else(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_overwriting_removes_the_run_and_nothing_else(tmp_path: Path) -> None:
     fill(tmp_path, *OURS, *foreign)
     run.open_new(Config(seed=2), overwrite=True)
     assert load_config(run.config) == Config(seed=2)
-    assert files_of(tmp_path) == {"config.toml", *foreign}
+    assert files_of(tmp_path) == {"config.toml", ".launch", *foreign}
 
 
 def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: Path) -> None:
@@ -67,6 +67,22 @@ def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: Path) -> None:
             pass
     with run.alone():
         assert run.config.exists()
+
+
+def test_a_run_knows_the_launch_that_began_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(tmp_path)
+    run.open_new(Config())
+    assert not run.opened_by_this_launch
+    for name, other in (("a", "b"), ("none", "a")):
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", name)
+        assert not run.opened_by_this_launch
+        run.open_new(Config(), overwrite=True)
+        assert run.opened_by_this_launch
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", other)
+        assert not run.opened_by_this_launch
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    assert not run.opened_by_this_launch
 
 
 def test_overwriting_removes_evaluations_of_the_earlier_detector(tmp_path: Path) -> None:
@@ -125,7 +141,7 @@ def test_checking_changes_nothing(tmp_path: Path) -> None:
     run.open_new(Config())
     fill(tmp_path, *OURS)
     run.require_usable(overwrite=True)
-    assert files_of(tmp_path) == {"config.toml", *OURS}
+    assert files_of(tmp_path) == {"config.toml", ".launch", *OURS}
     with pytest.raises(OutputError, match="already holds a run"):
         run.require_usable()
 

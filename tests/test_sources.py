@@ -11,8 +11,10 @@ from torch import Tensor
 
 from twostage.config import DataConfig
 from twostage.data.packing import into_one_piece
-from twostage.defects import SourcePool, sources
-from twostage.defects.sources import describe, load_sources
+from twostage.defects import SourcePool, appearance
+from twostage.defects.appearance import describe, rank
+from twostage.defects.pools import most_sources
+from twostage.defects.sources import load_sources
 from twostage.errors import DataError
 
 CONFIG = DataConfig(max_pixels=MAX_PIXELS)
@@ -71,16 +73,16 @@ def test_ranking_in_parts_is_ranking_at_once(monkeypatch: pytest.MonkeyPatch) ->
     expected = ((targets[:, None] - others) / spread).square().sum(dim=2).argsort(dim=1)[:, :6]
     apart = ((others[:, None] - others) / others.std(dim=0)).square().sum(dim=2).fill_diagonal_(9e9).argsort(dim=1)
     for at_once in (1, 31 * 5, 1 << 20):
-        monkeypatch.setattr(sources, "_DISTANCES_AT_ONCE", at_once)
-        assert torch.equal(sources.rank(targets, others, 6, leave_out_own=False), expected)
-        assert torch.equal(sources.rank(others, others, 4, leave_out_own=True), apart[:, :4])
+        monkeypatch.setattr(appearance, "_DISTANCES_AT_ONCE", at_once)
+        assert torch.equal(rank(targets, others, 6, leave_out_own=False), expected)
+        assert torch.equal(rank(others, others, 4, leave_out_own=True), apart[:, :4])
 
 
 def test_a_large_pool_is_ranked_in_little_memory() -> None:
     """4,000 targets and 40,000 sources: all distances at once would take 640 MB."""
     features = torch.rand(40_000, 4, generator=torch.Generator().manual_seed(0))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    nearest = sources.rank(features[:4000], features, 16, leave_out_own=False)
+    nearest = rank(features[:4000], features, 16, leave_out_own=False)
     assert nearest[:, 0].tolist() == list(range(4000))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000
 
@@ -135,11 +137,27 @@ def test_an_empty_list_of_sources_is_refused() -> None:
 
 
 def test_a_folder_is_read_with_its_subfolders_in_the_order_of_paths(tmp_path: Path) -> None:
-    for number, name in enumerate(("b.png", "a/z.png", "a/deep/y.jpg", ".hidden.png")):
+    for number, name in enumerate(("b.png", "a/z.png", "a/deep/y.jpg", ".hidden.png", ".cache/c.png")):
         write(tmp_path / name, np.full((20, 30), 60 * number, dtype=np.uint8))
     images = load_sources(tmp_path, CONFIG, "gray", smallest=16)
     assert [tuple(image.shape) for image in images] == [(1, 20, 30)] * 3
     assert [round(float(image.float().mean())) for image in images] == [120, 60, 0]
+
+
+def test_of_very_many_sources_some_are_taken_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(10):
+        write(tmp_path / f"{number}.png", np.full((20, 30), 20 * number, dtype=np.uint8))
+    (tmp_path / "Thumbs.db").write_text("no image")
+    monkeypatch.setattr("twostage.defects.sources.most_sources", lambda size: 4 if size == 20 * 30 * 3 else 1)
+    notes: list[str] = []
+    images = load_sources(tmp_path, CONFIG, "rgb", smallest=16, note=notes.append)
+    assert [int(image[0, 0, 0]) for image in images] == [0, 40, 100, 140]
+    assert notes == [f"defects are cut from 4 of the 10 images in {tmp_path}, evenly spread"]
+
+
+@pytest.mark.parametrize(("size", "most"), [(0, 4096), (1 << 10, 4096), (1 << 20, 1024), (1 << 30, 64)])
+def test_a_pool_takes_what_a_gibibyte_holds(size: int, most: int) -> None:
+    assert most_sources(size) == most
 
 
 def test_sources_take_the_targets_colour(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_the_history_has_a_row_for_every_step_however_they_are_read(tmp_path: Pa
     histories = []
     for every in (1, 3):
         trainer = make_trainer(compute=ComputeConfig(log_every=every))
-        history = History(tmp_path / f"{every}", trainer.total_steps)
+        history = History(tmp_path / f"{every}", trainer.total_steps, 200)
         trainer.run(on_step=history.add)
         histories.append(read_history(history.path))
     assert histories[0] == histories[1]

@@ -16,8 +16,9 @@ from twostage.cli import main
 from twostage.errors import ConfigError
 from twostage.history import read_history
 from twostage.profiling import Profiler
+from twostage.tensorboard import Board, picture
 from twostage.trainer import StepReport
-from twostage.watching import Board, Speed, Watcher, picture
+from twostage.watching import Speed, Watcher
 
 
 class Details(Progress):

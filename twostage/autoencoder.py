@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from twostage.batch_norm import BatchNorm
 from twostage.config import ModelConfig
-from twostage.distributed import BatchNorm
 
 # Encoder layers of AE-SSIM (Bergmann et al. 2018, Table 1): output channels, kernel, stride. The latent layer follows.
 ENCODER_LAYERS = ((32, 4, 2), (32, 4, 2), (32, 3, 1), (64, 4, 2), (64, 3, 1), (128, 4, 2), (64, 3, 1), (32, 3, 1))

@@ -1,7 +1,9 @@
 """What is settled on normal images before any test image is seen: normal features, score map, threshold."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,10 +13,12 @@ from torch import Tensor
 from twostage.config import ScoringConfig
 from twostage.counter_random import uniform
 from twostage.data import GOOD
+from twostage.data.order import evenly_spread
 from twostage.data.packing import to_unit_range
 from twostage.defects import DefectSampler
 from twostage.evaluation import Evaluator, threshold_from_normals
 from twostage.features import FeatureGaussian, feature_pair, fit_gaussian
+from twostage.kept_maps import KeptMaps, Maps
 from twostage.lpips import LPIPS
 from twostage.scoring import COMBINED, COMBINED_MAPS, LPIPS_MAPS, SMOOTHINGS, Spread, base_maps, image_score, score_map
 
@@ -23,8 +27,6 @@ _PLACE_STREAM = 5
 _VISIBLE = 0.02
 _SYNTHETIC_IMAGES = 48
 _FEATURE_IMAGES = 100
-
-Maps = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -149,9 +151,8 @@ def calibrate(
     """
     choose = config.map == "auto" or config.smoothing is None
     pairs = synthetic_defects(normal, sampler()) if choose else []
-    shown = _evenly_spread(trained, _FEATURE_IMAGES) if lpips is not None else []
-    images = [to_unit_range(image) for image in normal] + [image for image, _ in pairs]
-    total = len(shown) + len(images)
+    shown = evenly_spread(len(trained), _FEATURE_IMAGES).tolist() if lpips is not None else []
+    total = len(shown) + len(normal) + len(pairs)
     done = 0
 
     def rebuilt(image: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,12 +165,17 @@ def calibrate(
 
     features = None
     if lpips is not None:
-        features = fit_gaussian(feature_pair(lpips, *rebuilt(to_unit_range(image))) for image in shown)
-    every_maps = [
-        {name: values.cpu() for name, values in base_maps(*rebuilt(image), lpips, features).items()} for image in images
-    ]
-    normal_maps, defective_maps = every_maps[: len(normal)], every_maps[len(normal) :]
-    spreads = {name: _spread([maps[name] for maps in normal_maps]) for name in normal_maps[0]}
+        features = fit_gaussian(feature_pair(lpips, *rebuilt(to_unit_range(trained[index]))) for index in shown)
+    normal_maps, defective_maps = KeptMaps(), KeptMaps()
+    pixels: defaultdict[str, _Moments] = defaultdict(_Moments)
+    for image in normal:
+        maps = base_maps(*rebuilt(to_unit_range(image)), lpips, features)
+        normal_maps.append(maps)
+        for name, values in maps.items():
+            pixels[name].add(values)
+    for image, _ in pairs:
+        defective_maps.append(base_maps(*rebuilt(image), lpips, features))
+    spreads = {name: moments.spread for name, moments in pixels.items()}
     ranked = _rank(normal_maps, defective_maps, [mask for _, mask in pairs], spreads, config) if pairs else []
     chosen_map = ranked[0].map if ranked else COMBINED if config.map == "auto" else config.map
     smoothing = ranked[0].smoothing if ranked else SMOOTHINGS[0] if config.smoothing is None else config.smoothing
@@ -180,24 +186,36 @@ def calibrate(
     return Calibration(chosen_map, smoothing, spreads, features, threshold, tuple(ranked))
 
 
-def _evenly_spread(images: Sequence[Tensor], count: int) -> list[Tensor]:
-    count = min(count, len(images))
-    return [images[index * len(images) // count] for index in range(count)]
+class _Moments:
+    """Mean and variance of numbers that come in parts."""
 
+    def __init__(self) -> None:
+        self._count = 0
+        self._mean = 0.0
+        self._squares = 0.0  # of distances from the mean, summed
 
-def _spread(values: Sequence[Tensor]) -> Spread:
-    pixels = torch.cat([value.flatten() for value in values]).double()
-    return Spread(float(pixels.mean()), float(pixels.std()))
+    def add(self, values: Tensor) -> None:
+        numbers = values.double()
+        mean = float(numbers.mean())
+        before, self._count = self._count, self._count + numbers.numel()
+        shift = mean - self._mean
+        self._mean += shift * numbers.numel() / self._count
+        self._squares += float((numbers - mean).square().sum())
+        self._squares += shift * shift * before * numbers.numel() / self._count
+
+    @property
+    def spread(self) -> Spread:
+        return Spread(self._mean, math.sqrt(self._squares / (self._count - 1)))
 
 
 def _rank(
-    normal: Sequence[Maps],
-    defective: Sequence[Maps],
+    normal: Iterable[Maps],
+    defective: Iterable[Maps],
     masks: Sequence[Tensor],
     spreads: dict[str, Spread],
     config: ScoringConfig,
 ) -> list[Candidate]:
-    names = (*normal[0], COMBINED) if config.map == "auto" else (config.map,)
+    names = (*spreads, COMBINED) if config.map == "auto" else (config.map,)
     smoothings = SMOOTHINGS if config.smoothing is None else (config.smoothing,)
     candidates = []
     for name, smoothing in itertools.product(names, smoothings):

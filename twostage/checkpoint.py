@@ -147,6 +147,21 @@ def latest_checkpoint(folder: Path) -> LatestCheckpoint:
     raise CheckpointError(f"{folder} holds no intact checkpoint step-*:{reasons}")
 
 
+def holds_checkpoints(folder: Path) -> bool:
+    """Whether a save was ever finished there. A run that is killed during its first leaves a folder without any."""
+    return folder.is_dir() and bool(_candidates(folder))
+
+
+def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by names that begin with ``prefix``."""
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+
+
+def under_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with ``prefix``, by the rest of their names."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
 def _require_accepted(checkpoint: Checkpoint, keep: int) -> None:
     problems = []
     if keep < 1:

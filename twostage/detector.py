@@ -11,7 +11,7 @@ from torch import Tensor
 
 from twostage.autoencoder import Autoencoder
 from twostage.calibration import Calibration
-from twostage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from twostage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, under_prefix, with_prefix
 from twostage.config import Config
 from twostage.configfile import config_from_dict, config_to_dict
 from twostage.data import Sample, read_image, read_mask, resize_shorter_side
@@ -119,13 +119,16 @@ class Detector:
         Raises:
             DataError: the data is not usable; every problem is listed at once, before any training.
             WeightsError: the LPIPS weights are needed and not found.
-            OutputError: ``run`` cannot be written, already holds a run, or with ``resume`` holds none.
+            OutputError: ``run`` cannot be written, is being trained by another process, already holds a run, or with
+                ``resume`` holds none; or ``resume`` or ``watch`` ask for it and it is None.
             CheckpointError: ``resume`` finds only damaged checkpoints, or one of another configuration.
             NonFiniteLossError: training diverged; the last checkpoint is intact.
             TrainingInterrupted: Ctrl-C; ``resume`` continues.
         """
-        if resume and run is None:
-            raise OutputError("resume is True and run is None; accepted: the folder of the run to resume")
+        if run is None and resume:
+            raise OutputError(f"resume is {resume!r} and run is None; accepted: the folder of the run to resume")
+        if run is None and watch is not None and (watch.tensorboard or watch.profile):
+            raise OutputError(f"watch is {watch} and run is None; accepted: a folder that these are written into")
         fitted = fit(
             config,
             run=None if run is None else RunFolder(run),
@@ -185,11 +188,11 @@ class Detector:
         """The image as it is scored, or what is wrong with it."""
         if image.ndim != 3 or image.shape[0] != self.model.channels or image.numel() == 0:
             raise DataError(f"{name} has shape {tuple(image.shape)}; accepted: [{self.model.channels}, H, W]")
-        if image.dtype != torch.uint8 and not (image.is_floating_point() and bool(((image >= 0) & (image <= 1)).all())):
-            raise DataError(
-                f"{name} is {image.dtype} and its values are not all from 0 to 1; accepted: uint8, or floating point "
-                "from 0 to 1"
-            )
+        accepted = "accepted: uint8, or floating point from 0 to 1"
+        if image.dtype != torch.uint8 and not image.is_floating_point():
+            raise DataError(f"{name} is {image.dtype}; {accepted}")
+        if image.is_floating_point() and not bool(((image >= 0) & (image <= 1)).all()):
+            raise DataError(f"{name} holds values from {image.min():g} to {image.max():g}; {accepted}")
         image = to_unit_range(resize_shorter_side(image, self.config.data.image_size))
         patch = self.config.model.patch_size
         if min(image.shape[1:]) < patch:
@@ -269,7 +272,7 @@ class Detector:
             OutputError: the folder cannot be written.
         """
         calibration, statistics = self.calibration.to_state()
-        tensors = {**{f"model.{name}": value for name, value in self.model.state_dict().items()}, **statistics}
+        tensors = {**with_prefix("model.", self.model.state_dict()), **statistics}
         metadata = {"config": config_to_dict(self.config), "color": self.color, "calibration": calibration}
         save_checkpoint(folder, Checkpoint(self.steps, tensors, metadata), keep=1)
         return folder
@@ -299,8 +302,7 @@ class Detector:
             ) from error
         target = choose_device(device)
         model = Autoencoder(1 if color == "gray" else 3, config.model)
-        weights = {name[6:]: value for name, value in saved.tensors.items() if name.startswith("model.")}
-        model.load_state_dict(weights)
+        model.load_state_dict(under_prefix("model.", saved.tensors))
         lpips = None
         if calibration.needs_lpips:
             lpips = LPIPS(load_lpips_weights(lpips_weights or config.lpips_weights)).to(target)

@@ -1,8 +1,14 @@
-"""Files that are either whole or not there, also after a crash."""
+"""Files that are either whole or not there, also after a crash; and files that nobody will miss."""
 
 import os
 import secrets
+import tempfile
+import weakref
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from twostage.errors import OutputError
 
@@ -60,3 +66,28 @@ def sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class ScratchFile:
+    """Arrays that memory does not hold, in a temporary file that is gone when nobody refers to it any more.
+
+    It lies where the standard library's ``tempfile`` puts such files (environment: TMPDIR).
+
+    Raises:
+        OSError: it cannot be made; so :meth:`append`, where it cannot be written.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="twostage-")  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
+
+    def append(self, values: npt.NDArray[Any]) -> int:
+        """Returns the byte where the values begin."""
+        begin = self._file.seek(0, os.SEEK_END)
+        self._file.write(values.data)
+        self._file.flush()
+        return begin
+
+    def read(self, begin: int, count: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """So many values from a byte on."""
+        return np.frombuffer(os.pread(self._file.fileno(), count * np.dtype(dtype).itemsize, begin), dtype=dtype)

@@ -18,10 +18,11 @@ from twostage.lpips import LPIPS, load_lpips_weights
 from twostage.profiling import Profiler
 from twostage.progress import Progress
 from twostage.run_folder import RunFolder
+from twostage.tensorboard import Board, summary_writer
 from twostage.tiling import PATCHES_AT_ONCE, reconstruct
 from twostage.trainer import Trainer
 from twostage.training_images import TrainingImages
-from twostage.watching import Board, Watcher, summary_writer
+from twostage.watching import Watcher
 
 # What may change between the parts of a resumed run.
 _NOT_IN_FINGERPRINT = (
@@ -110,7 +111,7 @@ def _fit(
             if ranks.first:
                 run.record(config)
             progress.note(f"resuming at step {trainer.step} of {trainer.total_steps}")
-        watcher = _watcher(trainer, run, progress, watch)
+        watcher = _watcher(config, trainer, run, progress, watch)
         try:
             trainer.run(
                 checkpoints=None if run is None else run.checkpoints,
@@ -168,14 +169,14 @@ def _trainer(config: Config, images: TrainingImages, lpips: LPIPS | None, device
     )
 
 
-def _watcher(trainer: Trainer, run: RunFolder | None, progress: Progress, watch: Watch) -> Watcher:
+def _watcher(config: Config, trainer: Trainer, run: RunFolder | None, progress: Progress, watch: Watch) -> Watcher:
     """With several processes the first one alone writes."""
     if run is None or not trainer.ranks.first:
         return Watcher(trainer, progress)
     return Watcher(
         trainer,
         progress,
-        History(run.history, trainer.total_steps, trainer.step),
+        History(run.history, trainer.total_steps, config.checkpoint_every, trainer.step),
         Board(trainer, run.tensorboard) if watch.tensorboard else None,
         Profiler(trainer, run.profile) if watch.profile else None,
     )

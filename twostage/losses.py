@@ -56,12 +56,11 @@ class ReconstructionLoss:
             terms = {"aw_ssim": aw_ssim_loss(prediction, target, sigma=sigma, weights=self.weights, window_size=window)}
         else:
             terms = {"ssim": ssim_loss(prediction, target, sigma=CLASSIC_SIGMA, window_size=window)}
-        (similarity,) = terms.values()
         if config.name == "ssim+l1":
             terms["l1"] = F.l1_loss(prediction, target)
         elif config.uses_lpips and self.lpips is not None:
             terms["lpips"] = self.lpips(prediction, target)
-        others = [term for name, term in terms.items() if name in ("l1", "lpips")]
+        similarity, *others = terms.values()
         share = config.similarity_share
         total = share * similarity + (1 - share) * others[0] if others else similarity
         return LossParts(total, {name: term.detach() for name, term in terms.items()})

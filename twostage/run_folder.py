@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from twostage.config import Config
 from twostage.configfile import config_to_toml
+from twostage.distributed import launch
 from twostage.errors import OutputError
 from twostage.files import write_text_atomic
 from twostage.locking import locked
@@ -94,7 +95,17 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{self.path} cannot be used for a run: {error}") from error
+        write_text_atomic(self._launch, launch())
         self.record(config)
+
+    @property
+    def opened_by_this_launch(self) -> bool:
+        """Whether the run was begun by the start of `torchrun` that this process belongs to."""
+        return bool(launch()) and self._launch.is_file() and self._launch.read_text(encoding="utf-8") == launch()
+
+    @property
+    def _launch(self) -> Path:
+        return self.path / ".launch"
 
     def record(self, config: Config) -> None:
         """Write the configuration that the run has now.

@@ -8,7 +8,7 @@ from types import FrameType
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C arrived; the last checkpoint holds every finished step."""
+    """Ctrl-C or SIGTERM arrived; where checkpoints are kept, the last one holds every finished step."""
 
 
 @contextmanager

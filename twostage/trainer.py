@@ -14,7 +14,14 @@ from torch.optim import Adam
 from torch.profiler import record_function
 
 from twostage.autoencoder import Autoencoder
-from twostage.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
+from twostage.checkpoint import (
+    Checkpoint,
+    holds_checkpoints,
+    latest_checkpoint,
+    save_checkpoint,
+    under_prefix,
+    with_prefix,
+)
 from twostage.config import ComputeConfig, StageConfig
 from twostage.data.patches import Patches
 from twostage.defects import DefectSampler
@@ -158,6 +165,7 @@ class Trainer:
 
         Raises:
             NonFiniteLossError: the loss or a weight became NaN or infinite; the last checkpoint is from before that.
+            OutputError: a checkpoint cannot be written; those before it are intact.
             TrainingInterrupted: Ctrl-C or SIGTERM, in any of the processes; the finished steps were saved.
         """
         self.model.train()
@@ -301,7 +309,7 @@ class Trainer:
         Raises:
             NonFiniteLossError: a weight or a moment of the optimiser is NaN or infinite; nothing was written.
         """
-        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors = with_prefix("model.", self.model.state_dict())
         if self._optimizer is not None:
             for index, state in self._optimizer.state_dict()["state"].items():
                 tensors.update({f"optimizer.{index}.{name}": state[name] for name in _OPTIMIZER_STATE})
@@ -325,7 +333,7 @@ class Trainer:
             CheckpointError: every checkpoint is damaged, or the newest belongs to another configuration or is no
                 training checkpoint; or several processes see different ones.
         """
-        if not _holds_checkpoints(folder):
+        if not holds_checkpoints(folder):
             self._require_agreement(folder)
             return []
         latest = latest_checkpoint(folder)
@@ -339,8 +347,7 @@ class Trainer:
             raise CheckpointError(f"{folder} holds a run of another configuration: {changes}. Accepted: the same one")
         self.step = checkpoint.step
         self._require_agreement(folder)
-        weights = {name[6:]: value for name, value in checkpoint.tensors.items() if name.startswith("model.")}
-        self.model.load_state_dict(weights)
+        self.model.load_state_dict(under_prefix("model.", checkpoint.tensors))
         if self.step < self.total_steps:
             self._restore_optimizer(checkpoint.tensors)
         return [str(error) for error in latest.damaged]
@@ -357,10 +364,9 @@ class Trainer:
         stage = self.stages[self.moment_of(self.step).stage]
         self._optimizer = make_adam(self.model, stage.learning_rate, self.compute)
         state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, field = name.split(".")
-                state.setdefault(int(index), {})[field] = value
+        for name, value in under_prefix("optimizer.", tensors).items():
+            index, field = name.split(".")
+            state.setdefault(int(index), {})[field] = value
         for parameter, moments in zip(self.model.parameters(), (state[index] for index in sorted(state)), strict=True):
             # The fused step pairs values by their place in memory: a moment needs the strides of its parameter.
             for field in ("exp_avg", "exp_avg_sq"):
@@ -377,11 +383,6 @@ def _require_computable(compute: ComputeConfig, device: torch.device, processes:
         )
     if compute.compile and processes > 1:
         raise ConfigError(f"compute.compile is True and the processes are {processes}; accepted: one process")
-
-
-def _holds_checkpoints(folder: Path) -> bool:
-    """Whether a save was ever finished there. A run that is killed during its first leaves a folder without any."""
-    return folder.is_dir() and any(path.name.startswith(("step-", ".replaced-")) for path in folder.iterdir())
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -19,16 +19,17 @@ from twostage.data.layout import scan
 from twostage.data.listing import Lazy
 from twostage.data.loading import load_images
 from twostage.data.mapped import MappedImages, MappedPatches
-from twostage.data.order import Lanes
+from twostage.data.order import Lanes, evenly_spread
 from twostage.data.packing import into_one_piece, moved
 from twostage.data.patches import Patches, PatchStore, first_samples
 from twostage.data.prepared import Prepared, Preparer
 from twostage.data.samples import Finding
 from twostage.data.shards import open_shards
-from twostage.defects import DefectSampler, SourcePool
-from twostage.defects.sampled_pool import SampledPool, evenly_spread, most_sources
-from twostage.defects.sources import describe, load_sources
-from twostage.distributed import current_ranks
+from twostage.defects import DefectSampler, Pool, SampledPool, SourcePool
+from twostage.defects.appearance import describe
+from twostage.defects.pools import most_sources
+from twostage.defects.sources import load_sources
+from twostage.distributed import current_ranks, from_first
 from twostage.errors import DataError
 from twostage.progress import Progress
 
@@ -100,7 +101,7 @@ class TrainingImages:
         seed = config.seed + _VALIDATION_SEED_OFFSET
         return DefectSampler(always, pool, config.model.patch_size, seed)
 
-    def _pool(self, config: Config) -> SourcePool:
+    def _pool(self, config: Config) -> Pool:
         chosen = self._chosen()
         if len(chosen) == len(self.train):
             return SourcePool(list(self.train), self.sources, config.defects.candidates)
@@ -135,7 +136,7 @@ def _into_memory(config: Config, progress: Progress, device: torch.device) -> Tr
             f"of {device}; patches are cut from it without copies of images",
         )
     )
-    sources = _sources(config, color, device)
+    sources = _sources(config, color, device, progress)
     return TrainingImages(_names(train), images[: len(train)], images[len(train) :], sources, color, device)
 
 
@@ -144,7 +145,7 @@ def _from_cache(config: Config, progress: Progress, device: torch.device) -> Tra
         train, held_out, color = _found(config)
     except DataError:
         # All that is wrong is worth more than the first of it.
-        require_clean(_checked(config, progress))
+        _report(_checked(config, progress), progress)
         raise
     folder = cache_folder(config.data, color)
 
@@ -165,7 +166,7 @@ def _from_cache(config: Config, progress: Progress, device: torch.device) -> Tra
     assert prepared is not None
     progress.note(said("a cache on the disk", len(train), prepared.part(0, len(train)).images.nbytes, str(folder)))
     train_part, held_out_part = prepared.part(0, len(train)), prepared.part(len(train), len(prepared.images))
-    return _mapped(config, train_part, held_out_part, _names(train), color, device)
+    return _mapped(config, train_part, held_out_part, _names(train), color, device, progress)
 
 
 def _from_shards(config: Config, progress: Progress, device: torch.device) -> TrainingImages:
@@ -177,7 +178,9 @@ def _from_shards(config: Config, progress: Progress, device: torch.device) -> Tr
     _report(findings, progress)
     count = len(shards.train.images)
     progress.note(said("shards", count, shards.train.images.nbytes, f"{config.data.shards}, read in order"))
-    return _mapped(config, shards.train, shards.validation, shards.names, shards.color, device, shards.images_in_shard)
+    return _mapped(
+        config, shards.train, shards.validation, shards.names, shards.color, device, progress, shards.images_in_shard
+    )
 
 
 def _mapped(
@@ -187,9 +190,10 @@ def _mapped(
     names: Sequence[str],
     color: Color,
     device: torch.device,
+    progress: Progress,
     images_in_shard: npt.NDArray[np.int64] | None = None,
 ) -> TrainingImages:
-    sources = _sources(config, color, torch.device("cpu"))
+    sources = _sources(config, color, torch.device("cpu"), progress)
     validation = [held_out.images[index] for index in range(len(held_out.images))]
     return TrainingImages(names, train.images, validation, sources, color, device, train.features, images_in_shard)
 
@@ -211,15 +215,16 @@ def _found(config: Config) -> tuple[Sequence[Sample], Sequence[Sample], Color]:
     return *split_validation(samples, data.validation_fraction, config.seed, data.validation_limit), color
 
 
-def _sources(config: Config, color: Color, device: torch.device) -> list[Tensor] | None:
+def _sources(config: Config, color: Color, device: torch.device, progress: Progress) -> list[Tensor] | None:
     if config.defects.sources is None:
         return None
-    found = load_sources(config.defects.sources, config.data, color, smallest=config.model.patch_size)
+    size = config.model.patch_size
+    found = load_sources(config.defects.sources, config.data, color, smallest=size, note=progress.note)
     return moved(into_one_piece(found), device)
 
 
 def _checked(config: Config, progress: Progress, trained: npt.NDArray[np.uint64] | None = None) -> list[Finding]:
-    """What is wrong with the data; of several processes the first looks, and a failure of one ends all."""
+    """What is wrong with the data; of several processes the first looks."""
     if not current_ranks().first:
         return []
     return check_images(
@@ -231,7 +236,10 @@ def _checked(config: Config, progress: Progress, trained: npt.NDArray[np.uint64]
 
 
 def _report(findings: Sequence[Finding], progress: Progress) -> None:
-    """Note what is worth knowing, unless something is wrong."""
+    """Note what is worth knowing, unless something is wrong: then every process ends, and the first one lists it."""
+    wrong = any(finding.fatal for finding in findings)
+    if from_first(wrong) and not current_ranks().first:
+        raise DataError("the data is not usable; the first process lists what is wrong with it")
     require_clean(findings)
     for finding in findings:
         progress.note(str(finding))

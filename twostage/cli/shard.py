@@ -15,7 +15,7 @@ from twostage.config import Config
 from twostage.data import choose_color, find_samples, split_validation
 from twostage.data.prepared import Preparer
 from twostage.data.shards import write_shards
-from twostage.defects.sources import describe
+from twostage.defects.appearance import describe
 from twostage.errors import ConfigError
 
 _ACCEPTED = unchecked(Config, "data", "model", "seed")

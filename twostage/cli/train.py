@@ -17,7 +17,7 @@ from twostage.configfile import load_config
 from twostage.data import find_samples
 from twostage.detector import Detector
 from twostage.devices import choose_device
-from twostage.distributed import joined
+from twostage.distributed import from_first, joined
 from twostage.errors import ConfigError
 from twostage.fitting import Resume, Watch
 from twostage.run_folder import RunFolder
@@ -71,9 +71,10 @@ class Train(Configured):
             progress_of(ranks) as progress,
         ):
             started = time.perf_counter()
-            restarted = self.auto_resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-            resume: Resume = "auto" if restarted else self.resume
-            overwrite = self.overwrite and not restarted
+            restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+            # What --overwrite is to replace may still be there: the process may have died before it came so far.
+            overwrite = self.overwrite and not from_first(restarted and run.opened_by_this_launch)
+            resume: Resume = "auto" if self.auto_resume or (restarted and not overwrite) else self.resume
             watch = Watch(tensorboard=self.tensorboard, profile=self.profile)
             detector = Detector.fit(
                 self.settings, run=self.run, resume=resume, overwrite=overwrite, progress=progress, watch=watch

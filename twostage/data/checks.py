@@ -1,10 +1,11 @@
 """Look at every image before any training, and report everything at once."""
 
 import os
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +16,64 @@ from twostage.config import DataConfig
 from twostage.data.ahead import in_order
 from twostage.data.images import ImageInfo, probe_image, read_image, read_mask
 from twostage.data.layout import scan
+from twostage.data.listing import Lazy
 from twostage.data.prepared import pixel_digest
 from twostage.data.samples import Finding, ImageSet, Sample, finding_of, require_clean
 from twostage.errors import DataError
 
 __all__ = ["Finding", "check_images", "require_clean"]
 
+_DIGEST_BYTES = 16
+_NOT_TRAINED_ON = "accepted: test images that were not trained on"
+
 
 @dataclass(slots=True)
 class _Inspection:
-    sample: Sample
     info: ImageInfo | None = None
-    digest: bytes = b""
+    digest: bytes = bytes(_DIGEST_BYTES)
     findings: list[Finding] = field(default_factory=list)
+
+
+class _Images:
+    """What was found of many images, in tens of bytes for each.
+
+    Args:
+        images: the training images come first.
+    """
+
+    def __init__(self, images: ImageSet) -> None:
+        train, test = images.train, images.test
+        self.trained = len(train)
+        count = len(train) + len(test)
+        self.samples = Lazy(count, lambda number: train[number] if number < len(train) else test[number - len(train)])
+        self.infos: dict[ImageInfo, int] = {}
+        self._info_of = array("i")
+        self._digests = bytearray()
+
+    def add(self, found: _Inspection) -> int:
+        """Add the next one; how many they are now."""
+        number = -1 if found.info is None else self.infos.setdefault(found.info, len(self.infos))
+        self._info_of.append(number)
+        self._digests += found.digest
+        return len(self._info_of)
+
+    def path(self, number: int) -> Path:
+        return self.samples[number].path
+
+    @property
+    def info_of(self) -> npt.NDArray[np.int32]:
+        """The number of each one's info, -1 where there is none: [N]."""
+        return np.frombuffer(self._info_of, dtype=np.int32)
+
+    @property
+    def read(self) -> npt.NDArray[np.int64]:
+        """Numbers of those that could be read."""
+        return np.flatnonzero(self.info_of >= 0)
+
+    @property
+    def digests(self) -> npt.NDArray[np.uint64]:
+        """[N, 2]."""
+        return np.frombuffer(self._digests, dtype="<u8").reshape(-1, 2)
 
 
 def check_images(
@@ -58,30 +104,25 @@ def check_images(
     images, findings = scan(config)
     if trained is not None:
         images = replace(images, train=())
-    count = len(images.train) + len(images.test)
-    inspections: list[_Inspection] = []
-    known_infos: dict[ImageInfo, ImageInfo] = {}
-    for inspection in in_order(chain(images.train, images.test), lambda sample: _inspect(sample, config.max_pixels)):
-        inspections.append(inspection)
-        if inspection.info is not None:
-            # Millions of images of one kind share one object.
-            inspection.info = known_infos.setdefault(inspection.info, inspection.info)
+    found = _Images(images)
+    for inspection in in_order(found.samples, lambda sample: _inspect(sample, config.max_pixels)):
+        done = found.add(inspection)
         findings.extend(inspection.findings)
         if progress is not None:
-            progress(len(inspections), count)
+            progress(done, len(found.samples))
     findings.extend(_too_few(config, images))
-    findings.extend(_too_small(config, inspections, patch_size))
-    findings.extend(_copies(inspections, trained={sample.path for sample in images.train}))
+    findings.extend(_too_small(config, found, patch_size))
+    findings.extend(_copies(found))
     if trained is not None:
-        findings.extend(_trained_on(inspections, trained))
-    findings.extend(_mixed(inspections, "sizes", lambda info: f"{info.width}x{info.height} pixels"))
-    findings.extend(_mixed(inspections, "channels", lambda info: info.channels))
-    findings.extend(_mixed(inspections, "bit depths", lambda info: f"{info.bits} bits"))
+        findings.extend(_trained_on(found, trained))
+    findings.extend(_mixed(found, "sizes", lambda info: f"{info.width}x{info.height} pixels"))
+    findings.extend(_mixed(found, "channels", lambda info: info.channels))
+    findings.extend(_mixed(found, "bit depths", lambda info: f"{info.bits} bits"))
     return findings
 
 
 def _inspect(sample: Sample, max_pixels: int) -> _Inspection:
-    found = _Inspection(sample)
+    found = _Inspection()
     try:
         found.info = probe_image(sample.path, max_pixels=max_pixels)
         found.digest = pixel_digest(read_image(sample.path, color="gray", max_pixels=max_pixels))
@@ -118,9 +159,9 @@ def _too_few(config: DataConfig, images: ImageSet) -> list[Finding]:
     return [Finding(place, "holds 1 training image; accepted: at least 2 (one trains, one validates)", fatal=True)]
 
 
-def _too_small(config: DataConfig, inspections: Sequence[_Inspection], patch_size: int) -> Iterator[Finding]:
+def _too_small(config: DataConfig, images: _Images, patch_size: int) -> Iterator[Finding]:
     if config.image_size is not None:
-        if config.image_size < patch_size and inspections:
+        if config.image_size < patch_size and images.samples:
             place = config.root or config.manifest
             assert place is not None
             problem = (
@@ -129,54 +170,61 @@ def _too_small(config: DataConfig, inspections: Sequence[_Inspection], patch_siz
             )
             yield Finding(place, problem, fatal=True)
         return
-    for inspection in inspections:
-        info = inspection.info
-        if info is not None and min(info.width, info.height) < patch_size:
+    for info, number in images.infos.items():
+        if min(info.width, info.height) < patch_size:
             problem = f"is {info.width}x{info.height} pixels, a patch {patch_size}x{patch_size}"
             accepted = f"accepted: at least {patch_size} on the shorter side, or data.image_size to scale to"
-            yield Finding(inspection.sample.path, f"{problem}; {accepted}", fatal=True)
+            for index in np.flatnonzero(images.info_of == number).tolist():
+                yield Finding(images.path(index), f"{problem}; {accepted}", fatal=True)
 
 
-def _copies(inspections: Sequence[_Inspection], trained: set[Path]) -> Iterator[Finding]:
+def _copies(images: _Images) -> Iterator[Finding]:
     """Images of the same pixels, whatever their file format."""
-    same: dict[bytes, list[Path]] = defaultdict(list)
-    for inspection in inspections:
-        if inspection.info is not None:
-            same[inspection.digest].append(inspection.sample.path)
-    for first, *rest in same.values():
-        for path in rest:
-            if first in trained and path not in trained:
-                problem = f"is a test image with the pixels of the training image {first}"
-                yield Finding(path, f"{problem}; accepted: test images that were not trained on", fatal=True)
-            else:
-                yield Finding(path, f"has the pixels of {first}", fatal=False)
+    read, digests = images.read, images.digests
+    # Sorted stably: the first of those with the same pixels leads its run.
+    order = read[np.lexsort(digests[read].T)]
+    repeats = np.zeros(len(order), dtype=bool)
+    repeats[1:] = (digests[order[1:]] == digests[order[:-1]]).all(axis=1)
+    leaders = order[np.maximum.accumulate(np.where(repeats, 0, np.arange(len(order))))]
+    for first, copy in sorted(zip(leaders[repeats].tolist(), order[repeats].tolist(), strict=True)):
+        if first < images.trained <= copy:
+            problem = f"is a test image with the pixels of the training image {images.path(first)}"
+            yield Finding(images.path(copy), f"{problem}; {_NOT_TRAINED_ON}", fatal=True)
+        else:
+            yield Finding(images.path(copy), f"has the pixels of {images.path(first)}", fatal=False)
 
 
-def _trained_on(inspections: Sequence[_Inspection], trained: npt.NDArray[np.uint64]) -> Iterator[Finding]:
+def _trained_on(images: _Images, trained: npt.NDArray[np.uint64]) -> Iterator[Finding]:
     """Test images with the pixels of a training image, by digests."""
-    digests = np.array([int.from_bytes(found.digest[:8], "little") for found in inspections], dtype=np.uint64)
-    for inspection, known in zip(inspections, np.isin(digests, trained).tolist(), strict=True):
-        if known and inspection.info is not None:
-            problem = "is a test image with the pixels of a training image"
-            yield Finding(
-                inspection.sample.path, f"{problem}; accepted: test images that were not trained on", fatal=True
-            )
+    read = images.read
+    for number in read[np.isin(images.digests[read, 0], trained)].tolist():
+        problem = "is a test image with the pixels of a training image"
+        yield Finding(images.path(number), f"{problem}; {_NOT_TRAINED_ON}", fatal=True)
 
 
-def _mixed(inspections: Sequence[_Inspection], what: str, value_of: Callable[[ImageInfo], str]) -> Iterator[Finding]:
+def _mixed(images: _Images, what: str, value_of: Callable[[ImageInfo], str]) -> Iterator[Finding]:
     """Every file that differs from the majority; one note for all where there is no majority."""
-    values = [(found.sample.path, value_of(found.info)) for found in inspections if found.info is not None]
-    counts = Counter(value for _, value in values)
+    read = images.read
+    owners = images.info_of[read]
+    values = [value_of(info) for info in images.infos]
+    counts: Counter[str] = Counter()
+    for value, count in zip(values, np.bincount(owners, minlength=len(values)).tolist(), strict=True):
+        counts[value] += count
     if len(counts) < 2:
         return
     [(common, count)] = counts.most_common(1)
-    if 2 * count > len(values):
-        for path, value in values:
-            if value != common:
-                yield Finding(path, f"mixed {what}: {value}, most images have {common}", fatal=False)
+    differing = [number for number, value in enumerate(values) if value != common]
+    if 2 * count > len(read):
+        for number in read[np.isin(owners, differing)].tolist():
+            value = values[images.info_of[number]]
+            yield Finding(images.path(number), f"mixed {what}: {value}, most images have {common}", fatal=False)
         return
-    first = values[0]
-    other = next(found for found in values if found[1] != first[1])
-    place = Path(os.path.commonpath([path for path, _ in values]))
-    examples = f"{first[1]} ({first[0].name}), {other[1]} ({other[0].name})"
-    yield Finding(place, f"mixed {what}: {len(counts)} different ones, as {examples}", fatal=False)
+    first = values[owners[0]]
+    other = next(number for number in range(len(read)) if values[owners[number]] != first)
+    shown = [f"{values[owners[number]]} ({images.path(int(read[number])).name})" for number in (0, other)]
+    place = reduce(_common, (str(images.path(number)) for number in read.tolist()))
+    yield Finding(Path(place), f"mixed {what}: {len(counts)} different ones, as {', '.join(shown)}", fatal=False)
+
+
+def _common(one: str, other: str) -> str:
+    return os.path.commonpath((one, other))

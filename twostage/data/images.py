@@ -75,10 +75,14 @@ def read_image(path: Path, *, color: Literal["gray", "rgb"], max_pixels: int) ->
             or out-of-range pixels. The message begins with the path and says what is accepted.
     """
     pixels = _read_pixels(path, max_pixels=max_pixels)
-    if color == "gray" and pixels.shape[2] == 3:
-        pixels = _luma(pixels)
-    tensor = torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))
-    return tensor.expand(3, -1, -1).contiguous() if color == "rgb" and tensor.shape[0] == 1 else tensor
+    return _as_gray(pixels) if color == "gray" else _as_rgb(pixels)
+
+
+def read_image_and_luma(path: Path, *, color: Literal["gray", "rgb"], max_pixels: int) -> tuple[Tensor, Tensor]:
+    """As :func:`read_image` in ``color`` and in gray, decoded once."""
+    pixels = _read_pixels(path, max_pixels=max_pixels)
+    gray = _as_gray(pixels)
+    return (gray, gray) if color == "gray" else (_as_rgb(pixels), gray)
 
 
 def read_mask(path: Path, *, max_pixels: int) -> Tensor:
@@ -154,6 +158,19 @@ def choose_color(paths: Iterable[Path], color: Color, *, max_pixels: int) -> Lit
 def _read_pixels(path: Path, *, max_pixels: int) -> _Pixels:
     with open_image(path, max_pixels=max_pixels) as image:
         return _UPRIGHT[orientation(image)](decode(image, path))
+
+
+def _as_gray(pixels: _Pixels) -> Tensor:
+    return _as_tensor(_luma(pixels) if pixels.shape[2] == 3 else pixels)
+
+
+def _as_rgb(pixels: _Pixels) -> Tensor:
+    tensor = _as_tensor(pixels)
+    return tensor.expand(3, -1, -1).contiguous() if tensor.shape[0] == 1 else tensor
+
+
+def _as_tensor(pixels: _Pixels) -> Tensor:
+    return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))
 
 
 def _luma(pixels: _Pixels) -> _Pixels:

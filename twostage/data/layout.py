@@ -71,6 +71,11 @@ def scan_folder(root: Path) -> tuple[ImageSet, list[Finding]]:
     return ImageSet(name, train, test), findings
 
 
+def is_litter(name: str) -> bool:
+    """Whether a file or folder is hidden, or one that a desktop leaves behind."""
+    return name.startswith(".") or name.casefold() in _LITTER
+
+
 @dataclass
 class _Listing:
     files: Sequence[Path] = ()
@@ -82,7 +87,7 @@ def _list(folder: Path, findings: list[Finding]) -> _Listing:
 
     def names_of_files(entries: Iterable[os.DirEntry[str]]) -> Iterator[str]:
         for entry in entries:
-            if entry.name.startswith(".") or entry.name.casefold() in _LITTER:
+            if is_litter(entry.name):
                 continue
             if entry.is_file():
                 yield entry.name

@@ -15,6 +15,12 @@ _ORDER_STREAM, _SHARD_STREAM = 1, 6
 _WINDOW = 4096
 
 
+def evenly_spread(count: int, most: int) -> _IntArray:
+    """At most ``most`` numbers out of 0 .. count - 1, evenly spread."""
+    wanted = min(count, most)
+    return np.arange(wanted, dtype=np.int64) * count // max(wanted, 1)
+
+
 class Order(Protocol):
     """Which sample stands at a place of an epoch."""
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from twostage.config import DataConfig
-from twostage.data.images import read_image, resize_shorter_side
+from twostage.data.images import read_image_and_luma, resize_shorter_side
 from twostage.data.mapped import MappedImages
 
 MOST_FEATURES = 12
@@ -65,9 +65,8 @@ class Preparer:
         """Raises:
         DataError: as :func:`twostage.data.images.read_image`.
         """
-        stored = read_image(path, color=self.color, max_pixels=self.config.max_pixels)
+        stored, gray = read_image_and_luma(path, color=self.color, max_pixels=self.config.max_pixels)
         image = resize_shorter_side(stored, self.config.image_size).contiguous()
-        gray = stored if self.color == "gray" else read_image(path, color="gray", max_pixels=self.config.max_pixels)
         digest = int.from_bytes(pixel_digest(gray)[:8], "little")
         return PreparedImage(image.numpy(), self.describe(image).numpy(), digest)
 

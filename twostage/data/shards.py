@@ -31,6 +31,15 @@ FORMAT_VERSION = 1
 _STREAM = 7
 _BLOCK = 512
 _DESCRIPTION = "shards.json"
+_OTHER_FILES = ("validation.tar", "index.npy", "validation.npy")
+_FIELDS = {
+    "format_version": int,
+    "color": str,
+    "image_size": int | None,
+    "training_images": int,
+    "validation_images": int,
+    "bytes": dict,
+}
 
 _ROW = np.dtype(
     [
@@ -101,7 +110,7 @@ def write_shards(
         "seed": seed,
         "training_images": len(train),
         "validation_images": len(validation),
-        "bytes": {name: (folder / name).stat().st_size for name in (*names, "validation.tar")},
+        "bytes": {name: (folder / name).stat().st_size for name in (*names, *_OTHER_FILES)},
     }
     write_text_atomic(folder / _DESCRIPTION, json.dumps(description, indent=1) + "\n")
 
@@ -113,15 +122,7 @@ def open_shards(folder: Path, config: DataConfig) -> Shards:
         DataError: the folder holds no finished shards, they were made with other settings than ``config`` has, or one
             of them has another size than when it was written.
     """
-    try:
-        description = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{folder} holds no finished shards ({error}); accepted: what `twostage shard` wrote"
-        ) from error
-    if description.get("format_version") != FORMAT_VERSION:
-        found = description.get("format_version")
-        raise DataError(f"{folder} has shards of format version {found!r}; accepted: {FORMAT_VERSION}")
+    description = _description_in(folder)
     for name, value in (("image_size", config.image_size), ("color", config.color)):
         if value != description[name] and value != "auto":
             raise DataError(f"{folder} has shards with {name} {description[name]!r}, data.{name} is {value!r}")
@@ -130,9 +131,9 @@ def open_shards(folder: Path, config: DataConfig) -> Shards:
         if found != size:
             raise DataError(f"{folder / name} has {found} bytes; accepted: {size}, as written by `twostage shard`")
     channels = 1 if description["color"] == "gray" else 3
-    train_files = [folder / name for name in description["bytes"] if name != "validation.tar"]
-    rows = np.load(folder / "index.npy", mmap_mode="r", allow_pickle=False)
-    held_out = np.load(folder / "validation.npy", mmap_mode="r", allow_pickle=False)
+    train_files = [folder / name for name in description["bytes"] if name not in _OTHER_FILES]
+    rows = _index(folder / "index.npy", description["training_images"])
+    held_out = _index(folder / "validation.npy", description["validation_images"])
     return Shards(
         _as_prepared(rows, train_files, channels),
         _as_prepared(held_out, [folder / "validation.tar"], channels),
@@ -140,6 +141,35 @@ def open_shards(folder: Path, config: DataConfig) -> Shards:
         description["color"],
         np.bincount(rows["file"], minlength=len(train_files)).astype(np.int64),
     )
+
+
+def _description_in(folder: Path) -> dict[str, Any]:
+    """What ``shards.json`` says."""
+    file, accepted = folder / _DESCRIPTION, "accepted: what `twostage shard` wrote"
+    try:
+        description = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder} holds no finished shards ({error}); {accepted}") from error
+    found = description if isinstance(description, dict) else {}
+    wrong = [name for name, kind in _FIELDS.items() if name not in found or not isinstance(found[name], kind)]
+    if wrong:
+        raise DataError(f"{file} is damaged: {', '.join(wrong)} missing or of another type; {accepted}")
+    if found["format_version"] != FORMAT_VERSION:
+        version = found["format_version"]
+        raise DataError(f"{folder} has shards of format version {version!r}; accepted: {FORMAT_VERSION}")
+    return found
+
+
+def _index(file: Path, count: int) -> npt.NDArray[Any]:
+    """Rows of so many images."""
+    try:
+        rows = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{file} is damaged: {error}; accepted: what `twostage shard` wrote") from error
+    if rows.dtype != _ROW or rows.shape != (count,):
+        raise DataError(f"{file} holds {rows.dtype.name} {rows.shape}; accepted: a row for each of {count} images")
+    found: npt.NDArray[Any] = rows
+    return found
 
 
 class _Names(Sequence[str]):

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from twostage.config import DefectConfig
 from twostage.counter_random import uniform
-from twostage.defects.sources import MEAN_GRID, SourcePool
+from twostage.defects.appearance import MEAN_GRID
+from twostage.defects.pools import Pool
 from twostage.devices import sent
 from twostage_kernels import BLEND_MODES, paste_defects
 
@@ -56,7 +57,7 @@ class DefectSampler:
         seed: of all draws.
     """
 
-    def __init__(self, config: DefectConfig, pool: SourcePool, patch_size: int, seed: int) -> None:
+    def __init__(self, config: DefectConfig, pool: Pool, patch_size: int, seed: int) -> None:
         self.config = config
         self.pool = pool
         self.patch_size = patch_size

@@ -1,8 +1,6 @@
 """Every pixel score of a test set, for figures that bins cannot give: in memory while they are few, then in a file."""
 
-import os
 import tempfile
-import weakref
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -12,9 +10,11 @@ import numpy.typing as npt
 
 from twostage.errors import OutputError
 from twostage.evaluation.histogram import KEYS_OF_A_BIN, KeyArray
+from twostage.files import ScratchFile
 
 _IN_MEMORY = 1 << 24  # scores, of 4 bytes
 _LANDMARK = 4096
+_KEY = np.dtype(np.uint32)
 _PIECE = 1 << 22
 
 IntArray = npt.NDArray[np.int64]
@@ -50,29 +50,10 @@ class KeyCounts(NamedTuple):
 NO_KEYS = KeyCounts(np.empty(0, np.uint32), np.empty(0, np.int64))
 
 
-class _File:
-    """A temporary file of keys, which is gone when nobody refers to it any more."""
-
-    def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="twostage-scores-")  # noqa: SIM115
-        weakref.finalize(self, self._file.close)
-
-    def append(self, keys: KeyArray) -> int:
-        """Returns where they begin, in keys."""
-        begin = self._file.seek(0, os.SEEK_END)
-        self._file.write(keys.data)
-        self._file.flush()
-        return begin // keys.itemsize
-
-    def read(self, begin: int, end: int) -> KeyArray:
-        size = np.dtype(np.uint32).itemsize
-        return np.frombuffer(os.pread(self._file.fileno(), size * (end - begin), size * begin), dtype=np.uint32)
-
-
 class _Run:
     """Sorted keys, in memory or in a file, of which then every 4096th is known without reading."""
 
-    def __init__(self, keys: KeyArray, file: _File | None = None) -> None:
+    def __init__(self, keys: KeyArray, file: ScratchFile | None = None) -> None:
         self._known = keys if file is None else keys[::_LANDMARK].copy()
         self._file = file
         self._begin = 0 if file is None else file.append(keys)
@@ -87,15 +68,18 @@ class _Run:
             return
         begin, end = max(begin - 1, 0) * _LANDMARK, min(end * _LANDMARK, self._size)
         for start in range(begin, end, _PIECE):
-            keys = self._file.read(self._begin + start, self._begin + min(start + _PIECE, end))
+            keys = self._read(start, min(start + _PIECE, end) - start)
             yield keys[
                 np.searchsorted(keys, np.uint32(first), "left") : np.searchsorted(keys, np.uint32(last), "right")
             ]
 
     def __reduce__(self) -> tuple[type["_Run"], tuple[KeyArray]]:
         """A copy elsewhere has no file: it holds its keys in memory."""
-        keys = self._known if self._file is None else self._file.read(self._begin, self._begin + self._size)
-        return _Run, (keys,)
+        return _Run, (self._known if self._file is None else self._read(0, self._size),)
+
+    def _read(self, start: int, count: int) -> KeyArray:
+        assert self._file is not None
+        return self._file.read(self._begin + start * _KEY.itemsize, count, _KEY)
 
 
 class PixelScores:
@@ -111,7 +95,7 @@ class PixelScores:
         self._waiting: dict[Group, list[KeyArray]] = defaultdict(list)
         self._runs: dict[Group, list[_Run]] = defaultdict(list)
         self._count = 0
-        self._file: _File | None = None
+        self._file: ScratchFile | None = None
 
     def add(self, keys: KeyArray, group: Group) -> None:
         """Add pixels of one group, in any shape.
@@ -143,7 +127,7 @@ class PixelScores:
 
     def _store(self) -> None:
         try:
-            self._file = self._file or _File()
+            self._file = self._file or ScratchFile()
             for group, parts in self._waiting.items():
                 self._runs[group].append(_Run(_sorted(parts), self._file))
         except OSError as error:

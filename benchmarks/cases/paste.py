@@ -3,14 +3,14 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from tolerances import tolerance
 from torch import Tensor
 
 from benchmarks.case import Absent, Case, Contender, Least, Role
-from benchmarks.peers.paste import PASTE_PEERS, Defect, Images
+from benchmarks.peers.paste import PASTE_PEERS, Batch, Defect, Images
 from twostage_kernels import available_backends, paste_defects
 
 Shape = tuple[int, int, int, int]
@@ -18,14 +18,6 @@ SIZES: dict[str, tuple[Shape, ...]] = {
     "cpu": ((64, 3, 128, 128),),
     "cuda": ((256, 3, 128, 128), (32, 3, 512, 512)),
 }
-
-
-class Batch(NamedTuple):
-    """The arguments of ``paste_defects`` by name, and the same once more as loops over single images want them."""
-
-    arguments: dict[str, Any]
-    images: Images
-    defects: list[Defect]
 
 
 class Pasted(NamedTuple):

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +13,7 @@ from torch import Tensor
 
 from benchmarks.peers import Peer
 
-if TYPE_CHECKING:
-    from benchmarks.cases.paste import Batch
-
 Array = npt.NDArray[Any]
-Paste = Callable[["Batch"], tuple[Tensor, Tensor]]
 
 
 class Defect(NamedTuple):
@@ -42,6 +38,17 @@ class Images(NamedTuple):
         """From [B, C, H, W] in [0, 1]."""
         last = [image.permute(0, 2, 3, 1).contiguous().numpy() for image in (target, source)]
         return cls(*last, *((image * 255).round().astype(np.uint8) for image in last))
+
+
+class Batch(NamedTuple):
+    """The arguments of ``paste_defects`` by name, and the same once more as loops over single images want them."""
+
+    arguments: dict[str, Any]
+    images: Images
+    defects: list[Defect]
+
+
+Paste = Callable[[Batch], tuple[Tensor, Tensor]]
 
 
 class Box(NamedTuple):
@@ -86,7 +93,7 @@ def _opencv() -> Paste:
     fraction_bits = 4
     cv2.setNumThreads(1)  # each image is small; images are what threads share out
 
-    def paste(batch: "Batch") -> tuple[Tensor, Tensor]:
+    def paste(batch: Batch) -> tuple[Tensor, Tensor]:
         images = batch.images.target.copy()
         count, height, width, _ = images.shape
         opacity = np.zeros((count, height, width), np.float32)
@@ -119,7 +126,7 @@ def _pillow() -> Paste:
     """In 8 bits, which is all that Pillow can blur; its blur is three box blurs."""
     from PIL import Image, ImageDraw, ImageFilter
 
-    def paste(batch: "Batch") -> tuple[Tensor, Tensor]:
+    def paste(batch: Batch) -> tuple[Tensor, Tensor]:
         images = batch.images.target_bytes.copy()
         count, height, width, channels = images.shape
         opacity = np.zeros((count, height, width), np.uint8)
@@ -157,7 +164,7 @@ def _kornia() -> Paste:
     from kornia.geometry.transform import warp_affine
     from kornia.image.draw import draw_convex_polygon
 
-    def paste(batch: "Batch") -> tuple[Tensor, Tensor]:
+    def paste(batch: Batch) -> tuple[Tensor, Tensor]:
         given = batch.arguments
         target = given["target"]
         count, _, height, width = target.shape
@@ -184,7 +191,7 @@ def _anomalib() -> Paste:
     """Perlin noise above a threshold as the mask, one image at a time: another picture for the same purpose."""
     from anomalib.data.utils.generators.perlin import generate_perlin_noise
 
-    def paste(batch: "Batch") -> tuple[Tensor, Tensor]:
+    def paste(batch: Batch) -> tuple[Tensor, Tensor]:
         target, source = batch.arguments["target"], batch.arguments["source"]
         height, width = target.shape[2:]
         noise = [generate_perlin_noise(height, width, device=target.device) for _ in target]

@@ -100,7 +100,7 @@ def choose_backend(op: str, device: torch.device, backend: str) -> Implementatio
     """
     if backend == "auto":
         backend = available_backends(op, device)[0]
-    return _named_backend(op, device, backend).implementation
+    return _named_backend(op, device.type, backend).implementation
 
 
 def choose_similarity(op: str, images: Tensor, settings: Settings, backend: str) -> Similarity:
@@ -110,28 +110,28 @@ def choose_similarity(op: str, images: Tensor, settings: Settings, backend: str)
         ValueError: ``backend`` is no backend's name, or does not take these arguments.
         RuntimeError: ``backend`` is not available here.
     """
+    kind = "cpu" if images.is_cpu else images.device.type  # the second takes five times as long
     if backend == "auto":
-        kind = "cpu" if images.is_cpu else images.device.type  # the second takes five times as long
         for candidate in _BACKENDS[op].values():
             if not candidate.runs_on(kind):
                 continue
             if candidate.objection is None or candidate.objection(images, settings) is None:
                 return candidate.implementation
-    chosen = _named_backend(op, images.device, backend)
+    chosen = _named_backend(op, kind, backend)
     reason = chosen.objection(images, settings) if chosen.objection is not None else None
     if reason is not None:
         raise ValueError(f"backend {backend!r} of {op} does not take this: {reason}")
     return chosen.implementation
 
 
-def _named_backend(op: str, device: torch.device, backend: str) -> Backend:
+def _named_backend(op: str, kind: str, backend: str) -> Backend:
     chosen = _BACKENDS[op].get(backend)
-    if chosen is not None and chosen.runs_on(device.type):
+    if chosen is not None and chosen.runs_on(kind):
         return chosen
     if backend not in BACKEND_NAMES:
         names = ", ".join(map(repr, ("auto", *BACKEND_NAMES)))
         raise ValueError(f"backend is {backend!r}; accepted: {names}")
     raise RuntimeError(
-        f"backend {backend!r} of {op} is not available on {device}: {why_unavailable(op, backend, device)}; "
-        f"available: {', '.join(available_backends(op, device))}"
+        f"backend {backend!r} of {op} is not available on {kind}: {why_unavailable(op, backend, kind)}; "
+        f"available: {', '.join(available_backends(op, kind))}"
     )

@@ -86,7 +86,8 @@ def register_similarity(backend: str, kernels: Mapping[str, DeviceKernel]) -> Si
 
 def _empty_value(images: Tensor, reduction: str) -> Tensor:
     shape = images.shape[:1] if reduction == "sample" else ()
-    return images.new_empty(shape, dtype=sum_dtype(images))
+    dtype = sum_dtype(images)
+    return images.new_empty(shape) if dtype == images.dtype else images.new_empty(shape, dtype=dtype)
 
 
 def _empty_map(images: Tensor, window_size: int, padding: str) -> Tensor:
@@ -115,7 +116,11 @@ def _as_outputs(images: Tensor, gradients: Sequence[Tensor | None]) -> list[Tens
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
+# By names of their own: each dot costs a small image's call something.
 _outlived_its_transform: Callable[[Tensor], bool] = torch._C._functorch.is_dead_tensor_wrapper  # type: ignore[attr-defined]
+_transforms_are_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
+_dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
+_runs_again: Callable[[], bool] = torch._C._autograd._get_current_graph_task_keep_graph
 
 
 def _is_eager(prediction: Tensor, target: Tensor) -> bool:
@@ -124,8 +129,8 @@ def _is_eager(prediction: Tensor, target: Tensor) -> bool:
         type(prediction) in _PLAIN
         and type(target) in _PLAIN
         and not torch.compiler.is_compiling()
-        and torch._C._len_torch_dispatch_stack() == 0
-        and not torch._C._are_functorch_transforms_active()
+        and _dispatch_modes() == 0
+        and not _transforms_are_active()
         and not _outlived_its_transform(prediction)
         and not _outlived_its_transform(target)
     )
@@ -143,7 +148,7 @@ class _Reduced(torch.autograd.Function):
         kernel, settings, reduction, wishes = call
         value = _empty_value(prediction, reduction)
         gradients = _empty_gradients(prediction, wishes)
-        scales = mask_scales(prediction, settings, reduction)
+        scales = None if settings.mask is None else mask_scales(prediction, settings, reduction)
         kernel.run(prediction, target, settings, reduction, scales=scales, value=value, gradients=gradients)
         # Not saved as tensors are: nobody reads the values of the images again.
         ctx.gradients, ctx.images, ctx.rescale = gradients, (prediction, target), kernel.rescale
@@ -154,7 +159,7 @@ class _Reduced(torch.autograd.Function):
         if ctx.gradients is None:
             raise RuntimeError(_GIVEN_AWAY)
         gradients = _scaled_gradients(ctx, ctx.images, upstream[0], ctx.needs_input_grad[1:])
-        if not torch._C._autograd._get_current_graph_task_keep_graph():
+        if not _runs_again():
             ctx.gradients = ctx.images = None  # who receives a gradient that nobody else holds need not copy it
         return None, *gradients
 
@@ -279,7 +284,7 @@ def _scaled_gradients(
     gradients: Sequence[Tensor | None] = ctx.gradients
     recorded = torch.is_grad_enabled()
     # A gradient that will be asked for again can not be given away: the receiver may write to it.
-    ours = not recorded and type(upstream) is Tensor and not torch._C._autograd._get_current_graph_task_keep_graph()
+    ours = not recorded and type(upstream) is Tensor and not _runs_again()
     if ours and upstream.is_cpu and not upstream.ndim and upstream.item() == 1.0:
         if images[0].dtype == upstream.dtype:
             return gradients

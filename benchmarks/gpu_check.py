@@ -205,6 +205,7 @@ def project_steps(output: Path) -> list[Step]:
     small = (*benchmarks, "check", "--device", "cuda", "--small")
     uncached = {**here, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     sanitizer = ("compute-sanitizer", "--error-exitcode", "1", "--print-limit", "20", "--tool")
+    lpips = () if os.environ.get("TWOSTAGE_LPIPS_WEIGHTS") else ("--without-lpips",)
     names = "|".join(sorted({kernel.entry for kernel in KERNELS}))
     ncu = ("ncu", "--clock-control", "none", "--csv", "--log-file", str(output / "ncu.csv"), "--launch-count", "40")
     chosen = ("--kernel-name", f"regex:{names}") if names else ()
@@ -234,5 +235,6 @@ def project_steps(output: Path) -> list[Step]:
             40,
             here,
         ),
+        Step("whole training", (python, "-m", "benchmarks.whole_training", *lpips), 100, here),
         Step("report", (*benchmarks, "report", "--results", str(output)), 20, here),
     ]

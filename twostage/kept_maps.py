@@ -13,7 +13,7 @@ from twostage.files import ScratchFile
 
 Maps = dict[str, Tensor]
 
-_IN_MEMORY = 1 << 30  # bytes
+_IN_MEMORY = 1 << 29  # bytes
 
 
 @dataclass(frozen=True)

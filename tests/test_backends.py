@@ -281,6 +281,48 @@ def test_fake_tensors_get_the_shape_without_the_numbers(device: str, backend: st
             assert (tuple(values.shape), values.dtype) == (shape, torch.float32)
 
 
+@CASES
+def test_numbers_given_before_are_no_obstacle_to_fake_tensors(device: str, backend: str, weights: Weights) -> None:
+    """What was checked for a real call, its sigma among it, serves real calls only."""
+    x = torch.rand(1, 1, 14, 17, device=device)
+    expected = score(weights)(x, x, sigma=1.25, backend=backend)
+    with FakeTensorMode():
+        fake = torch.empty(1, 1, 14, 17, device=device)
+        assert score(weights)(fake, fake, sigma=1.25, backend=backend).shape == ()
+    with torch.inference_mode():
+        assert torch.equal(score(weights)(x, x, sigma=1.26, backend=backend), expected)
+    x.requires_grad_()
+    score(weights)(x, x.detach(), sigma=1.26, backend=backend).backward()
+
+
+def test_a_call_like_one_before_is_checked_as_the_first_was() -> None:
+    x = torch.rand(1, 1, 16, 16)
+    assert aw_ssim(x, x, window_size=11, weights=(1, 0, 0)) == 1
+    for window_size in (11.0, torch.tensor(11)):
+        with pytest.raises(ValueError, match=r"window_size is .*; accepted: an odd integer"):
+            aw_ssim(x, x, window_size=window_size, weights=(1, 0, 0))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"weights is None; accepted: three numbers"):
+        aw_ssim(x, x, weights=None)  # type: ignore[arg-type]
+    assert ssim(x, x) == 1
+    changing = torch.tensor(1.0)
+    given = (changing, torch.tensor(0.0), torch.tensor(0.0))
+    assert aw_ssim(x, x, weights=given) == 1  # type: ignore[arg-type]
+    changing.fill_(0.5)
+    assert aw_ssim(x, x, weights=given) == 0.5  # type: ignore[arg-type]
+    assert aw_ssim(x, x, weights=[0.5, 0.0, 0.0]) == 0.5  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"weights is \(\[1\], 0, 0\)"):
+        aw_ssim(x, x, weights=([1], 0, 0))  # type: ignore[arg-type]
+
+
+def test_what_was_checked_is_forgotten_before_it_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: dict[object, object] = {}
+    monkeypatch.setattr("twostage_kernels.functional.similarity._CHECKED", checked)
+    x = torch.rand(1, 1, 16, 16)
+    for number in range(300):
+        ssim(x, x, sigma=1 + number / 100)
+        assert 0 < len(checked) <= 256
+
+
 # --- refusals ------------------------------------------------------------------------------------------------------
 
 SIMILARITY_OPS: dict[str, Callable[..., Tensor]] = {

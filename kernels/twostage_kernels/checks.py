@@ -2,6 +2,7 @@
 
 import math
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,7 +66,7 @@ def require_window(window_size: int, padding: str, height: int, width: int) -> N
         )
 
 
-def require_weights(weights: tuple[float, float, float]) -> tuple[float, float, float]:
+def require_weights(weights: Any) -> tuple[float, float, float]:
     try:
         alpha, beta, gamma = weights
         alpha, beta, gamma = float(alpha), float(beta), float(gamma)
@@ -110,7 +111,7 @@ def per_sample_sigma(sigma: float | Tensor, images: Tensor) -> Tensor:
     dtype = sum_dtype(images)
     if type(sigma) is float or not isinstance(sigma, Tensor):  # the second question is a slow one
         require_positive("sigma", sigma)
-        return _constant_sigma(float(sigma), batch, dtype, images)
+        return torch.full((batch,), float(sigma), dtype=dtype, device=images.device)
     if sigma.device != images.device:
         raise ValueError(f"sigma is on {sigma.device} and the images on {images.device}; accepted: the same device")
     if not sigma.is_floating_point():
@@ -120,25 +121,6 @@ def per_sample_sigma(sigma: float | Tensor, images: Tensor) -> Tensor:
     if can_be_read(sigma) and not bool(((sigma > 0) & sigma.isfinite()).all()):
         raise ValueError(f"sigma is {sigma.tolist()}; accepted: finite values above 0")
     return sigma.detach().to(dtype).expand(batch)
-
-
-_CONSTANT_SIGMAS: dict[tuple[float, int, torch.dtype], Tensor] = {}
-
-
-def _constant_sigma(sigma: float, batch: int, dtype: torch.dtype, images: Tensor) -> Tensor:
-    """[B] of one value. On the CPU it is kept: for a small image, filling it takes as long as the kernel."""
-    if not images.is_cpu or torch.compiler.is_compiling():
-        return torch.full((batch,), sigma, dtype=dtype, device=images.device)
-    key = sigma, batch, dtype
-    kept = _CONSTANT_SIGMAS.get(key)
-    if kept is None:
-        kept = torch.full((batch,), sigma, dtype=dtype)
-        # Tensors of an inference or of a tracing mode serve no other call.
-        if type(kept) is Tensor and not kept.is_inference():
-            if len(_CONSTANT_SIGMAS) >= 256:
-                _CONSTANT_SIGMAS.clear()
-            _CONSTANT_SIGMAS[key] = kept
-    return kept
 
 
 def can_be_read(tensor: Tensor) -> bool:

@@ -1,6 +1,6 @@
 """AW-SSIM and SSIM, as similarities and as losses."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -59,9 +59,9 @@ def aw_ssim(
 
     Source: Shiferaw & Yao 2024, Eq. (2)-(8), with the window centred.
     """
-    weights = checks.require_weights(weights)
     checks.require_choice("reduction", reduction, ("mean", "sample", "none"))
-    settings = _check(prediction, target, sigma, mask, weights, window_size, data_range, k1, k2, padding, 0.0)
+    numbers = weights, window_size, data_range, k1, k2, padding, 0.0
+    settings = _check("additive", prediction, target, sigma, mask, *numbers)
     return choose_similarity("aw_ssim", prediction, settings, backend)(prediction, target, settings, reduction)
 
 
@@ -90,7 +90,8 @@ def ssim(
     if size_average is not None:
         reduction = "mean" if size_average else "sample"
     checks.require_choice("reduction", reduction, ("mean", "sample", "none"))
-    settings = _check(prediction, target, sigma, mask, None, window_size, data_range, k1, k2, padding, 0.0)
+    numbers = None, window_size, data_range, k1, k2, padding, 0.0
+    settings = _check("product", prediction, target, sigma, mask, *numbers)
     return choose_similarity("ssim", prediction, settings, backend)(prediction, target, settings, reduction)
 
 
@@ -114,8 +115,8 @@ def aw_ssim_loss(
     With ``l1_weight`` w in [0, 1]: (1 - w) * (1 - mean) + w * mean |prediction - target| / data_range, in the same
     pass; pixels enter the second mean by their mask. Other arguments and errors are those of :func:`aw_ssim`.
     """
-    weights = checks.require_weights(weights)
-    settings = _check(prediction, target, sigma, mask, weights, window_size, data_range, k1, k2, padding, l1_weight)
+    numbers = weights, window_size, data_range, k1, k2, padding, l1_weight
+    settings = _check("additive", prediction, target, sigma, mask, *numbers)
     return choose_similarity("aw_ssim", prediction, settings, backend)(prediction, target, settings, "loss")
 
 
@@ -134,11 +135,18 @@ def ssim_loss(
     backend: str = "auto",
 ) -> Tensor:
     """1 - mean :func:`ssim`: a scalar to minimise. Arguments and errors are those of :func:`aw_ssim_loss`."""
-    settings = _check(prediction, target, sigma, mask, None, window_size, data_range, k1, k2, padding, l1_weight)
+    numbers = None, window_size, data_range, k1, k2, padding, l1_weight
+    settings = _check("product", prediction, target, sigma, mask, *numbers)
     return choose_similarity("ssim", prediction, settings, backend)(prediction, target, settings, "loss")
 
 
+# What was checked before, by what was given: for a small image, checking it again takes as long as the kernel.
+_CHECKED: dict[Any, Settings] = {}
+_MOST_CHECKED = 256
+
+
 def _check(
+    form: Literal["additive", "product"],
     prediction: Tensor,
     target: Tensor,
     sigma: float | Tensor,
@@ -152,9 +160,31 @@ def _check(
     l1_weight: float,
 ) -> Settings:
     checks.require_image_pair(prediction, target)
+    key = None
+    if mask is None and type(sigma) is float and type(window_size) is int and checks.can_be_read(prediction):
+        # Equal numbers of other types are as good, but for the window's size.
+        numbers = form, sigma, weights, window_size, data_range, k1, k2, padding, l1_weight
+        key = numbers, prediction.shape, prediction.dtype
+        try:
+            known = _CHECKED.get(key)
+        except TypeError:  # something without a hash: a list of weights, or what is refused below
+            key = known = None
+        if known is not None:
+            return known
+    weights_given, weights = weights, checks.require_weights(weights) if form == "additive" else None
     checks.require_window(window_size, padding, prediction.shape[2], prediction.shape[3])
     checks.require_constants(data_range, k1, k2, l1_weight)
     sigma = checks.per_sample_sigma(sigma, prediction)
     if mask is not None:
         mask = checks.checked_mask(mask, prediction)
-    return Settings(sigma, mask, weights, True, window_size, data_range, k1, k2, padding, l1_weight)
+    settings = Settings(sigma, mask, weights, True, window_size, data_range, k1, k2, padding, l1_weight)
+    if key is not None and _lasts(weights_given, sigma):
+        if len(_CHECKED) >= _MOST_CHECKED:
+            _CHECKED.clear()
+        _CHECKED[key] = settings
+    return settings
+
+
+def _lasts(weights: Weights | None, sigma: Tensor) -> bool:
+    """Whether settings serve other calls: weights that are tensors may change, and inference tensors stay inside."""
+    return all(type(weight) in (float, int) for weight in weights or ()) and not sigma.is_inference()

@@ -2,9 +2,15 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from detector_fixtures import Trained
+
+    from twostage import Detector
 
 settings.register_profile("default", deadline=None, max_examples=50)
 settings.register_profile("ci", parent=settings.get_profile("default"), derandomize=True, print_blob=True)
@@ -62,3 +68,27 @@ def lpips_reference() -> Path:
 def lpips_weights() -> Path:
     """The real LPIPS weights: a file or a folder."""
     return _path_from_environment("TWOSTAGE_LPIPS_WEIGHTS", "LPIPS weights")
+
+
+@pytest.fixture(scope="session")
+def spots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few small images, some of them with bright squares."""
+    from detector_fixtures import make_root
+
+    return make_root(tmp_path_factory.mktemp("spots"))
+
+
+@pytest.fixture(scope="session")
+def trained(spots: Path, tmp_path_factory: pytest.TempPathFactory) -> "Trained":
+    """A detector trained on ``spots``, once for all tests."""
+    from detector_fixtures import Recorder, Trained, make_config
+
+    from twostage import Detector
+
+    run, recorder = tmp_path_factory.mktemp("run"), Recorder()
+    return Trained(Detector.fit(make_config(spots), run=run, progress=recorder), run, recorder)
+
+
+@pytest.fixture(scope="session")
+def detector(trained: "Trained") -> "Detector":
+    return trained.detector

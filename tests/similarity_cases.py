@@ -108,7 +108,7 @@ class Pair:
 
 
 def numeric_pairs(size: int = 24) -> dict[str, Pair]:
-    """Image pairs that cost digits in float32: flat, nearly flat, far from zero, black, equal."""
+    """Image pairs that cost digits in float32: flat, flat beside edges, far from zero, black, equal."""
     generator = torch.Generator().manual_seed(20)
     shape = (2, 1, size, size)
 
@@ -123,6 +123,8 @@ def numeric_pairs(size: int = 24) -> dict[str, Pair]:
 
     ramp = torch.linspace(0, 1, size, dtype=torch.float64).expand(shape)
     texture = rand()
+    lines = flat(0.3)
+    lines[..., 4::9] = 0.9
     pairs = {
         "ordinary": (rand(), rand(), 1.0),
         "constant": (flat(0.3), flat(0.6), 1.0),
@@ -132,6 +134,7 @@ def numeric_pairs(size: int = 24) -> dict[str, Pair]:
         "ramp + 1e-4 noise": (ramp + 1e-4 * noise(), ramp + 1e-4 * noise(), 1.0),
         "100 + rand": (100 + rand(), 100 + rand(), 1.0),
         "10000 + rand": (1e4 + rand(), 1e4 + rand(), 1.0),
+        "lines + 1e-4 noise": (lines + 1e-4 * noise(), lines + 1e-4 * noise(), 1.0),
         "flat and textured": (flat(0.5), rand(), 1.0),
         "black and textured": (flat(0.0), 255 * rand(), 255.0),
         "equal": (texture, texture, 1.0),

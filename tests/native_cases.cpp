@@ -166,5 +166,22 @@ int main() {
             good = check<float>(c) && good;
         }
     }
+    // Images in the type of the sums, whose rows are read where they lie: planes beside each other, in whole and in
+    // parts of vectors, wider than a tile.
+    const std::int64_t in_place[][4] = {{2, 3, 13, 30}, {1, 1, 11, 11}, {1, 2, 37, 150}, {1, 1, 12, 1050}};
+    for (const auto& shape : in_place)
+        for (const ImageType type : {ImageType::kFloat32, ImageType::kFloat64})
+            for (const bool same : {false, true})
+                for (const int gradients : {0, 1, 2}) {
+                    const Case c{{shape[0], shape[1], shape[2], shape[3], 11, same, forms[gradients], 0.2, 0.5, 0.3,
+                                  1e-4, 9e-4, 1e-8, 0, 1.0},
+                                 type,
+                                 gradients > 0,
+                                 gradients > 1,
+                                 false,
+                                 false,
+                                 false};
+                    good = (type == ImageType::kFloat64 ? check<double>(c) : check<float>(c)) && good;
+                }
     return good ? 0 : 1;
 }

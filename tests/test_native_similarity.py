@@ -165,6 +165,28 @@ def test_numbers_that_are_none_spoil_their_own_windows_only(special: float, dtyp
     assert torch.equal(spoiled[0, 0], covers.unsqueeze(1) & covers)
 
 
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+@pytest.mark.parametrize("width", [20, 48, 150])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_numbers_that_are_none_do_not_reach_over_a_border(
+    dtype: torch.dtype, width: int, reduction: str, padding: str
+) -> None:
+    options: Options = {"weights": WEIGHTS, "reduction": reduction, "padding": padding}
+    prediction, target = image_pair(2, 2, 40, width, dtype=dtype)
+    clean = differentiate(prediction, target, "native", options)
+    for row, column in ((0, 0), (0, width - 1), (20, 0), (20, width - 1), (39, width - 1)):
+        for plane in ((0, 1), (1, 0)):
+            spoiled = prediction.clone()
+            spoiled[(*plane, row, column)] = float("nan")
+            _, *gradients = differentiate(spoiled, target, "native", options)
+            rows, columns = torch.arange(40).unsqueeze(1), torch.arange(width)
+            near = torch.zeros(prediction.shape, dtype=torch.bool)
+            near[plane] = ((rows - row).abs() <= 10) & ((columns - column).abs() <= 10)
+            for gradient, expected in zip(gradients, clean[1:], strict=True):
+                assert torch.equal(gradient[~near], expected[~near])
+
+
 def test_strides_do_not_matter() -> None:
     prediction, target = image_pair(2, 3, 20, 24)
     plain = differentiate(prediction, target, "native", {"weights": WEIGHTS})

@@ -1,7 +1,7 @@
 // The four passes of the separable Gaussian: moments along rows and down columns, and both ways back.
 //
-// Columns count from the centre of the first window, so a window at u covers u - half .. u + half and, going back, a
-// pixel at u is covered by the windows u - half .. u + half. kTaps is the window's size, or 0 where it is known at run
+// u counts columns: a window at u covers u - half .. u + half and, going back, a pixel at u is covered by the windows
+// u - half .. u + half. kTaps is the window's size, or 0 where it is known at run
 // time only.
 #pragma once
 
@@ -42,15 +42,18 @@ TWOSTAGE_INLINE void set_field(T* record, int field, Vector<T> value) {
     store(record + field * kLanes<T>, value);
 }
 
-// Means and variances along the row, about the mean of the window.
+// Means and variances along the row, about the mean of the window, for begin <= u < end. `x` and `y` are the pixels;
+// those of the same u go into `row` too, which may be where they are.
 template <typename T, int kTaps, bool kAdditive>
-void row_moments(const T* row, std::int64_t stride, const T* window, int taps, std::int64_t count, T* to) {
+void row_moments(const T* x, const T* y, T* row, std::int64_t stride, const T* window, int taps, std::int64_t begin,
+                 std::int64_t end, T* to) {
     const int half = (kTaps ? kTaps : taps) / 2;
     const T* weights = window + half;
-    const T *x = row + kX * stride, *y = row + kY * stride;
-    for (std::int64_t u = 0; u < count; u += kLanes<T>) {
+    for (std::int64_t u = begin; u < end; u += kLanes<T>) {
         const Neighbourhood<T> near_x(x + u), near_y(y + u);
         const Vector<T> x0 = near_x[Constant<0>{}], y0 = near_y[Constant<0>{}];
+        store(row + kX * stride + u, x0);
+        store(row + kY * stride + u, y0);
         Vector<T> mean_x{}, mean_y{}, product{}, square_a{}, square_y{};
         repeat<kTaps / 2>(half, [&](auto index) TWOSTAGE_INLINE_LAMBDA {
             const auto right = one_more(index), left = opposite(right);

@@ -26,7 +26,12 @@ _OPTIONAL = (
     "edge_amplitude",
     "edge_grain",
     "edge_seed",
+    "source_layout",
 )
+_OR_NONE = dict.fromkeys(_OPTIONAL, ", or None")
+# What follows [P] in their shapes.
+_WIDTHS = {"vertices": (MAX_VERTICES, 2), "transform": (2, 3)}
+_COLORS = ("color_gain", "color_offset")
 _EDGE = ("edge_amplitude", "edge_grain", "edge_seed")
 
 
@@ -52,32 +57,37 @@ def require_paste_images(target: Tensor, source: Tensor, source_layout: Tensor |
 def require_polygons(target: Tensor, source: Tensor, polygons: Polygons) -> None:
     """Shapes, dtypes and devices of the polygons' tensors."""
     vertex_count = polygons.vertex_count
-    if isinstance(vertex_count, Tensor) and vertex_count.ndim != 1:
+    if not isinstance(vertex_count, Tensor):
+        raise TypeError(f"vertex_count is a {type(vertex_count).__name__}; accepted: a torch.Tensor")
+    if vertex_count.ndim != 1:
         raise ValueError(f"vertex_count has shape {tuple(vertex_count.shape)}; accepted: [P], one for each polygon")
+    count, channels = vertex_count.shape[0], target.shape[1]
+    for name, tensor in zip(Polygons._fields, polygons, strict=True):
+        if tensor is None and name in _OPTIONAL:
+            continue
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} is a {type(tensor).__name__}; accepted: a torch.Tensor{_OR_NONE.get(name, '')}")
+        if name == "source_layout":
+            if tensor.ndim != 2 or tensor.shape[1] != 3:
+                raise ValueError(f"{name} has shape {tuple(tensor.shape)}; accepted: [S, 3] offset, height, width")
+        else:
+            shape = (count, channels) if name in _COLORS else (count, *_WIDTHS.get(name, ()))
+            if tensor.shape != shape:
+                raise ValueError(
+                    f"{name} has shape {tuple(tensor.shape)}; accepted for {count} polygons: {list(shape)}"
+                )
+        if tensor.device != target.device:
+            raise ValueError(f"{name} is on {tensor.device} and target on {target.device}; accepted: the same device")
+        if tensor.dtype not in (INDEX_DTYPES if name in _INTEGERS else IMAGE_DTYPES):
+            kind = "an integer" if name in _INTEGERS else "a floating"
+            raise TypeError(f"{name} has dtype {tensor.dtype}; accepted: {kind} dtype")
     given = [name for name in _EDGE if getattr(polygons, name) is not None]
     if given and len(given) < len(_EDGE):
         missing = ", ".join(name for name in _EDGE if name not in given)
         raise ValueError(f"{missing} is None beside {', '.join(given)}; accepted: all of {', '.join(_EDGE)}, or none")
-    for name, tensor, shape in _expected_shapes(polygons, target.shape[1]):
-        if tensor is None and name in _OPTIONAL:
-            continue
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} is a {type(tensor).__name__}; accepted: a torch.Tensor")
-        if tuple(tensor.shape) != shape:
-            raise ValueError(
-                f"{name} has shape {tuple(tensor.shape)}; accepted for {len(vertex_count)} polygons: {list(shape)}"
-            )
-        _require_place(name, tensor, target)
-    layout = polygons.source_layout
-    if layout is not None:
-        if not isinstance(layout, Tensor):
-            raise TypeError(f"source_layout is a {type(layout).__name__}; accepted: a torch.Tensor, or None")
-        if layout.ndim != 2 or layout.shape[1] != 3:
-            raise ValueError(f"source_layout has shape {tuple(layout.shape)}; accepted: [S, 3] offset, height, width")
-        _require_place("source_layout", layout, target)
-    if polygons.image_index is None and len(vertex_count) % max(target.shape[0], 1) != 0:
+    if polygons.image_index is None and count % max(target.shape[0], 1) != 0:
         raise ValueError(
-            f"image_index is None for {len(vertex_count)} polygons and {target.shape[0]} images; accepted: an index "
+            f"image_index is None for {count} polygons and {target.shape[0]} images; accepted: an index "
             "for each polygon, or the same number of polygons for every image"
         )
 
@@ -114,29 +124,6 @@ def require_out(out: Tensor, target: Tensor) -> None:
         raise ValueError(f"out has strides {out.stride()}; accepted: memory of its own for every element")
 
 
-def _expected_shapes(polygons: Polygons, channels: int) -> Iterator[tuple[str, Tensor | None, tuple[int, ...]]]:
-    if not isinstance(polygons.vertex_count, Tensor):
-        yield "vertex_count", polygons.vertex_count, ()
-    count = len(polygons.vertex_count)
-    wide = {
-        "vertices": (MAX_VERTICES, 2),
-        "transform": (2, 3),
-        "color_gain": (channels,),
-        "color_offset": (channels,),
-    }
-    for name, tensor in polygons._asdict().items():
-        if name != "source_layout":
-            yield name, tensor, (count, *wide.get(name, ()))
-
-
-def _require_place(name: str, tensor: Tensor, target: Tensor) -> None:
-    if tensor.device != target.device:
-        raise ValueError(f"{name} is on {tensor.device} and target on {target.device}; accepted: the same device")
-    integer = name in _INTEGERS
-    if tensor.dtype not in (INDEX_DTYPES if integer else IMAGE_DTYPES):
-        raise TypeError(f"{name} has dtype {tensor.dtype}; accepted: {'an integer' if integer else 'a floating'} dtype")
-
-
 def _problems(target: Tensor, source: Tensor, polygons: Polygons, used: Tensor) -> Iterator[tuple[str, Tensor, str]]:
     """For each argument which polygons are wrong, and what is accepted; indices before what they point to."""
     count = polygons.vertex_count
@@ -162,7 +149,7 @@ def _problems(target: Tensor, source: Tensor, polygons: Polygons, used: Tensor) 
     )
     if polygons.strength is not None:
         yield "strength", ~((polygons.strength >= 0) & (polygons.strength <= 1)), "0..1"
-    for name in ("color_gain", "color_offset"):
+    for name in _COLORS:
         values = getattr(polygons, name)
         if values is not None:
             yield name, ~values.isfinite().all(dim=1), "finite numbers"

@@ -1,11 +1,12 @@
 """Makes a backend's ``paste_defects`` operators of torch: schema and fake kernel, new images and in place."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from twostage_kernels.eager import is_eager
 from twostage_kernels.operators import LIBRARY, define
 from twostage_kernels.paste_arguments import Polygons
 from twostage_kernels.precision import sum_dtype
@@ -84,12 +85,13 @@ def register_paste(backend: str, kernels: Mapping[str, PasteKernel]) -> PasteDef
         value_range: tuple[float, float],
         out: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
+        eager = is_eager(target, source, out, *polygons)
         if out is None:
-            images, opacity = new(target, source, *polygons, *value_range)
-            return images, opacity
+            run: Callable[..., tuple[Tensor, Tensor]] = run_new if eager else new
+            return run(target, source, *polygons, *value_range)
         if out is not target:
             out.copy_(target)
-        return out, in_place(out, source, *polygons, *value_range)
+        return out, (run_in_place if eager else in_place)(out, source, *polygons, *value_range)
 
     return paste
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from twostage_kernels.coverage import mask_scales
+from twostage_kernels.eager import is_eager
 from twostage_kernels.operators import LIBRARY, define
 from twostage_kernels.precision import sum_dtype
 from twostage_kernels.settings import Settings, Similarity
@@ -73,7 +74,7 @@ def register_similarity(backend: str, kernels: Mapping[str, DeviceKernel]) -> Si
             return value
         recorded = torch.is_grad_enabled()
         wishes = recorded and prediction.requires_grad, recorded and target.requires_grad
-        if _is_eager(prediction, target):
+        if is_eager(prediction, target):
             kernel = kernels["cpu" if prediction.is_cpu else prediction.device.type]
             call = kernel, settings, reduction, wishes
             value = _apply_reduced(call, prediction, target)
@@ -115,26 +116,7 @@ def _as_outputs(images: Tensor, gradients: Sequence[Tensor | None]) -> list[Tens
     ]
 
 
-_PLAIN = (Tensor, torch.nn.Parameter)
-# By names of their own: each dot costs a small image's call something.
-_outlived_its_transform: Callable[[Tensor], bool] = torch._C._functorch.is_dead_tensor_wrapper  # type: ignore[attr-defined]
-_transforms_are_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
-_dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
 _runs_again: Callable[[], bool] = torch._C._autograd._get_current_graph_task_keep_graph
-
-
-def _is_eager(prediction: Tensor, target: Tensor) -> bool:
-    """Whether nobody watches: then the dispatcher's detour, which takes longer than a small image, can be left out."""
-    return (
-        type(prediction) in _PLAIN
-        and type(target) in _PLAIN
-        and not torch.compiler.is_compiling()
-        and _dispatch_modes() == 0
-        and not _transforms_are_active()
-        and not _outlived_its_transform(prediction)
-        and not _outlived_its_transform(target)
-    )
-
 
 # One argument instead of four: torch looks at each.
 _Call = tuple[DeviceKernel, Settings, str, tuple[bool, bool]]
@@ -164,7 +146,7 @@ class _Reduced(torch.autograd.Function):
         return None, *gradients
 
 
-# As _Reduced.apply, without its preparations for functorch, which take over a microsecond: see _is_eager.
+# As _Reduced.apply, without its preparations for functorch, which take over a microsecond: see is_eager.
 _apply_reduced: Callable[..., Tensor] = super(torch.autograd.Function, _Reduced).apply
 
 

@@ -1,5 +1,7 @@
 """The public defect-pasting op."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -93,6 +95,11 @@ def paste_defects(
     if out is not None:
         paste_checks.require_out(out, target)
     paste = choose_backend("paste_defects", target.device, backend)
-    with torch.no_grad(), torch.autocast(target.device.type, enabled=False):
+    with torch.no_grad(), _full_precision(target.device.type):
         images, opacity = paste(target, source, polygons, value_range, out)
     return images, opacity
+
+
+def _full_precision(kind: str) -> AbstractContextManager[object]:
+    """No autocast on devices of this kind. Switching off what is not on takes longer than a small image."""
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()

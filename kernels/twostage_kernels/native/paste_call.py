@@ -13,7 +13,7 @@ _TYPES = {torch.uint8: 0, torch.float16: 1, torch.bfloat16: 2, torch.float32: 3,
 
 def plain_polygons(polygons: Polygons, dtype: torch.dtype) -> Polygons:
     """Contiguous, integers as int64 and other numbers as ``dtype``."""
-    return Polygons(*[None if value is None else _plain(value, dtype) for value in polygons])  # type: ignore[arg-type]
+    return Polygons._make([None if value is None else _plain(value, dtype) for value in polygons])
 
 
 def paste_call(
@@ -30,7 +30,9 @@ def paste_call(
     a layout is contiguous.
     """
     layout = polygons.source_layout
-    values = [value for name, value in polygons._asdict().items() if name != "source_layout"]
+    addresses = [
+        _address(value) for name, value in zip(polygons._fields, polygons, strict=True) if name != "source_layout"
+    ]
     return (
         target.shape,
         target.stride(),
@@ -41,12 +43,14 @@ def paste_call(
         source.stride() if layout is None else (0, 0, 0, 0),
         value_range,
         len(polygons.vertex_count),
-        [*map(_address, values), opacity.data_ptr()],
+        [*addresses, opacity.data_ptr()],
     )
 
 
 def _plain(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.to(dtype if tensor.is_floating_point() else torch.int64).contiguous()
+    if tensor.dtype not in (dtype, torch.int64):
+        tensor = tensor.to(dtype if tensor.is_floating_point() else torch.int64)
+    return tensor if tensor.is_contiguous() else tensor.contiguous()
 
 
 def _address(tensor: Tensor | None) -> int:

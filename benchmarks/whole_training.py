@@ -12,13 +12,14 @@ import time
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
 from PIL import Image
 
 from twostage import Config, DataConfig, Detector, Progress
-from twostage.config import ComputeConfig
+from twostage.config import ComputeConfig, Precision
 from twostage.devices import choose_device
 
 
@@ -68,7 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, nargs=2, default=(15, 10), help="of the two stages")
     parser.add_argument("--batch-size", type=int, default=Config().batch_size)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--precision", choices=get_args(Precision), default=Config().compute.precision)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--cuda-graph", action="store_true")
     parser.add_argument("--without-lpips", action="store_true", help="in neither loss nor score map")
@@ -77,9 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
         data=DataConfig(image_size=given.side),
         batch_size=given.batch_size,
         device=given.device,
-        compute=ComputeConfig(
-            precision="bf16" if given.bf16 else "float32", compile=given.compile, cuda_graph=given.cuda_graph
-        ),
+        compute=ComputeConfig(precision=given.precision, compile=given.compile, cuda_graph=given.cuda_graph),
     )
     first, second = (
         replace(stage, epochs=epochs)

@@ -15,8 +15,9 @@ from torch import Tensor
 from training_fixtures import PATCH, STAGES, assert_equal_bits, at_step, make_images, make_trainer, state_of
 
 from twostage.checkpoint import latest_checkpoint
-from twostage.config import ComputeConfig
+from twostage.config import ComputeConfig, Precision
 from twostage.data.patches import PatchStore
+from twostage.devices import gains_by_bf16
 from twostage.distributed import Ranks
 from twostage.errors import ConfigError, NonFiniteLossError
 from twostage.history import History, read_history
@@ -125,6 +126,34 @@ def test_bf16_keeps_weights_and_losses_in_float32_and_near() -> None:
     assert short.last_batch[1].dtype == torch.float32
     assert short._optimizer is not None
     assert all(v["exp_avg"].dtype == torch.float32 for v in short._optimizer.state.values())
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_automatic_precision_is_what_the_processor_gains_by(monkeypatch: pytest.MonkeyPatch, supported: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: supported)
+    assert gains_by_bf16(torch.device("cpu")) == supported
+    assert not gains_by_bf16(torch.device("cuda"))
+    assert _bf16_of("auto") == supported
+    assert _bf16_of("bf16")
+    assert not _bf16_of("float32")
+    # Of several processes all must gain, so that they compute alike.
+    monkeypatch.setattr("twostage.trainer.from_all", lambda own: [own, False])
+    assert not _bf16_of("auto")
+
+
+def _bf16_of(precision: Precision) -> bool:
+    own = make_trainer()
+    return Trainer(
+        own.model,
+        own.stages,
+        own.store,
+        own.defects,
+        None,
+        batch_size=2,
+        names=own.names,
+        fingerprint={},
+        compute=ComputeConfig(precision=precision),
+    ).bf16
 
 
 def test_another_layout_in_memory_trains_the_same_model() -> None:

@@ -1,6 +1,7 @@
 """A training small enough for tests, and processes that run it (here, so that they start quickly)."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,14 @@ def make_trainer(
     double: bool = False,
     compute: ComputeConfig | None = None,
 ) -> Trainer:
-    """With the default images and stages: 2 steps in an epoch, 4 in a stage, 8 in all."""
+    """With the default images and stages: 2 steps in an epoch, 4 in a stage, 8 in all.
+
+    In float32, unless ``compute`` asks for another precision.
+    """
     images = make_images() if images is None else images
+    compute = compute or ComputeConfig()
+    if compute.precision == "auto":
+        compute = replace(compute, precision="float32")  # the same on every machine
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = Autoencoder(images[0].shape[0], MODEL)

@@ -17,7 +17,7 @@ LossName = Literal["ssim+l1", "lpips+ssim", "aw-ssim", "aw-ssim+lpips", "ssim"]
 BlendName = Literal["normal", "multiply", "screen", "darken", "lighten", "grain_merge", "any"]
 HomeName = Literal["auto", "memory", "cache", "shards"]
 MapName = Literal["residual", "ssim", "lpips", "features", "combined"]
-Precision = Literal["float32", "bf16"]
+Precision = Literal["auto", "float32", "bf16"]
 
 
 def _require(condition: bool, name: str, value: object, accepted: str) -> None:
@@ -250,9 +250,9 @@ class ScoringConfig:
 class ComputeConfig:
     """How training steps are computed; ``docs/scaling.md`` has what each choice gains where it was measured."""
 
-    precision: Precision = "float32"
-    """float32, or bf16: convolutions of the network and of LPIPS in bfloat16. Sums, losses, weights and Adam stay in
-    float32."""
+    precision: Precision = "auto"
+    """bf16: convolutions of the network and of LPIPS in bfloat16. Sums, losses, weights and Adam stay in
+    float32. auto is bf16 on a processor with AVX512-BF16, where it was measured to win, and float32 elsewhere."""
     channels_last: bool = True
     """Whether the channels of a pixel lie side by side in memory."""
     compile: bool = False
@@ -264,7 +264,7 @@ class ComputeConfig:
     CPU, where reading costs nothing, and 20 on a GPU, which the host has to wait for."""
 
     def __post_init__(self) -> None:
-        _require(self.precision in get_args(Precision), "compute.precision", self.precision, "float32 or bf16")
+        _require(self.precision in get_args(Precision), "compute.precision", self.precision, "auto, float32 or bf16")
         every = self.log_every
         _require(every is None or every >= 1, "compute.log_every", every, "None, or at least 1")
 

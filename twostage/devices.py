@@ -35,6 +35,12 @@ def own_gpu() -> torch.device:
     return torch.device("cuda") if rank is None else torch.device("cuda", int(rank) % torch.cuda.device_count())
 
 
+def gains_by_bf16(device: torch.device) -> bool:
+    """Whether convolutions in bfloat16 were measured to be faster on such a device: a processor with AVX512-BF16."""
+    supports = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return device.type == "cpu" and supports is not None and bool(supports())
+
+
 def sent(values: Tensor, device: torch.device) -> Tensor:
     """The same few values on ``device``, without waiting for it."""
     if device.type == "cuda" and values.device.type == "cpu":

@@ -101,6 +101,8 @@ def _fit(
     wait_for_all()
 
     trainer = _trainer(config, images, lpips, device)
+    if trainer.bf16:
+        progress.note("training with convolutions in bfloat16; --compute.precision float32 trains without")
     with run.alone() if run is not None and ranks.first else nullcontext():
         if run is not None and not resume and ranks.first:
             # Not before the data has proved usable: an earlier run is replaced by one that can train.

@@ -25,6 +25,7 @@ from twostage.checkpoint import (
 from twostage.config import ComputeConfig, StageConfig
 from twostage.data.patches import Patches
 from twostage.defects import DefectSampler
+from twostage.devices import gains_by_bf16
 from twostage.distributed import current_ranks, from_all, sums
 from twostage.errors import CheckpointError, ConfigError, NonFiniteLossError
 from twostage.losses import PerceptualDistance, ReconstructionLoss, sigma_at
@@ -123,6 +124,8 @@ class Trainer:
                 "processes"
             )
         _require_computable(self.compute, self.device, self.ranks.size)
+        self.bf16 = all(from_all(_takes_bf16(self.compute, self.device)))
+        """Whether convolutions are in bfloat16: in all processes alike."""
         self.log_every = self.compute.log_every or (1 if self.device.type == "cpu" else _LOG_EVERY_ON_GPU)
         self.steps_in_epoch = store.patches_per_epoch // self.batch_size
         self.step = 0
@@ -238,10 +241,9 @@ class Trainer:
         # On the device once, so that no step has to send it.
         self._sigma = torch.tensor(schedule, dtype=torch.float32, device=self.device)
         parts = self._network, self.losses[moment.stage], self._optimizer
-        bf16 = self.compute.precision == "bf16"
         if self.compute.cuda_graph:
-            return GraphedSteps(*parts, bf16=bf16, graph=CudaGraph(self.device))
-        return Steps(*parts, bf16=bf16)
+            return GraphedSteps(*parts, bf16=self.bf16, graph=CudaGraph(self.device))
+        return Steps(*parts, bf16=self.bf16)
 
     def _reads_after(self, step: int) -> bool:
         """Whether losses are read after a step, in all processes alike."""
@@ -383,6 +385,10 @@ def _require_computable(compute: ComputeConfig, device: torch.device, processes:
         )
     if compute.compile and processes > 1:
         raise ConfigError(f"compute.compile is True and the processes are {processes}; accepted: one process")
+
+
+def _takes_bf16(compute: ComputeConfig, device: torch.device) -> bool:
+    return gains_by_bf16(device) if compute.precision == "auto" else compute.precision == "bf16"
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

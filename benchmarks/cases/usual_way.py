@@ -77,6 +77,10 @@ class Files:
             fingerprint={},
         )
 
+    def own_precision(self) -> torch.autocast:
+        """That of twostage's convolutions."""
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.trainer.bf16)
+
     @cached_property
     def usual(self) -> UsualTraining:
         return self._usual(held=False)
@@ -148,10 +152,12 @@ def _loss_at_start(files: Files, loss: _Loss) -> float:
 
 
 def _network_alone(files: Files) -> None:
-    """Forward, mean squared error, backward, Adam; on one batch again and again."""
+    """Forward, mean squared error, backward, Adam; on one batch again and again, in twostage's precision."""
     model, optimizer = files.bare
     for _ in range(STEPS):
-        loss = F.mse_loss(model(files.probe), files.probe)
+        with files.own_precision():
+            prediction = model(files.probe)
+        loss = F.mse_loss(prediction, files.probe)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -162,10 +168,11 @@ def _network_and_trunk(files: Files) -> None:
     model, optimizer = files.bare
     lpips = lpips_of(files.device)
     for _ in range(STEPS):
-        prediction = model(files.probe)
-        with torch.no_grad():
-            lpips.activations(files.probe)
-        activations = lpips.activations(prediction)
+        with files.own_precision():
+            prediction = model(files.probe)
+            with torch.no_grad():
+                lpips.activations(files.probe)
+            activations = lpips.activations(prediction)
         loss = F.mse_loss(prediction, files.probe)
         optimizer.zero_grad()
         torch.autograd.backward([loss, *activations], [None, *(torch.full_like(a, 1e-6) for a in activations)])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +14,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from twostage.config import Color
+from twostage.data.ahead import in_order
 from twostage.data.formats import bit_depth, decode, is_gray, open_image, orientation
 
 _Pixels = npt.NDArray[Any]
 
+_HEADER_READERS = 16  # threads: they wait for the disk, and not for a processor
 _UPRIGHT: dict[int, Callable[[_Pixels], _Pixels]] = {
     1: lambda stored: stored,
     2: lambda stored: stored[:, ::-1],
@@ -151,7 +154,8 @@ def choose_color(paths: Iterable[Path], color: Color, *, max_pixels: int) -> Lit
     """
     if color != "auto":
         return color
-    gray = all(probe_image(path, max_pixels=max_pixels).channels == "gray" for path in paths)
+    headers = in_order(paths, partial(probe_image, max_pixels=max_pixels), threads=_HEADER_READERS)
+    gray = all(info.channels == "gray" for info in headers)
     return "gray" if gray else "rgb"
 
 

@@ -175,10 +175,11 @@ def _layer_distance(activation: Tensor, target: Tensor, head: Tensor) -> Tensor:
 
 def _unit_length(activation: Tensor) -> tuple[Tensor, Tensor]:
     """The activation scaled to unit length over its channels, and what it was multiplied with."""
-    activation = activation.to(_accumulation_dtype(activation))
+    values = activation.to(_accumulation_dtype(activation))
     # Outside the root, the epsilon would leave the gradient 0/0 wherever all channels are zero.
-    inverse_length = (activation.square().sum(1, keepdim=True) + _EPSILON).rsqrt()
-    return activation * inverse_length, inverse_length
+    inverse_length = torch.linalg.vector_norm(values, dim=1, keepdim=True).square_().add_(_EPSILON).rsqrt_()
+    unit = values * inverse_length if values is activation else values.mul_(inverse_length)
+    return unit, inverse_length
 
 
 def _accumulation_dtype(tensor: Tensor) -> torch.dtype:

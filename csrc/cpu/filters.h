@@ -242,34 +242,33 @@ void row_derivatives(const T* derivatives, const T* images, std::int64_t stride,
         const Neighbourhood<T> slopes_x(derivatives + kSlopeX * stride + u), crosses(derivatives + kCross * stride + u);
         const T* at = derivatives + u;
         const Vector<T> x0 = x[Constant<0>{}], y0 = y[Constant<0>{}];
+        // Of the windows `shift` columns away. An offset and what its slopes add cancel: they meet before anything
+        // else is added.
+        const auto derivatives_at = [&](auto shift) TWOSTAGE_INLINE_LAMBDA {
+            const Vector<T> shift_x = x0 - x[shift], shift_y = y0 - y[shift];
+            Derivatives<T> own{};
+            own.slope_x = slopes_x[shift];
+            own.cross = crosses[shift];
+            own.offset_x = load(at + kOffsetX * stride + shift) + own.slope_x * shift_x + own.cross * shift_y;
+            if constexpr (kBoth) {
+                own.slope_y = load(at + kSlopeY * stride + shift);
+                own.offset_y = load(at + kOffsetY * stride + shift) + own.slope_y * shift_y + own.cross * shift_x;
+            }
+            return own;
+        };
         Vector<T> sums[kFields];
         repeat<kFields>([&](int field)
                             TWOSTAGE_INLINE_LAMBDA { sums[field] = weights[0] * load(at + field * stride); });
         repeat<kTaps / 2>(half, [&](auto index) TWOSTAGE_INLINE_LAMBDA {
-            const auto right = one_more(index), left = opposite(right);
-            const T weight = weights[right];
-            Vector<T> offset_x{}, slope_x{}, cross{}, offset_y{}, slope_y{};
-            // An offset and what its slopes add cancel: they meet before anything else is added.
-            const auto add = [&](auto shift) TWOSTAGE_INLINE_LAMBDA {
-                const Vector<T> shift_x = x0 - x[shift], shift_y = y0 - y[shift];
-                const Vector<T> own_slope = slopes_x[shift], own_cross = crosses[shift];
-                offset_x += load(at + kOffsetX * stride + shift) + own_slope * shift_x + own_cross * shift_y;
-                slope_x += own_slope;
-                cross += own_cross;
-                if constexpr (kBoth) {
-                    const Vector<T> other_slope = load(at + kSlopeY * stride + shift);
-                    offset_y += load(at + kOffsetY * stride + shift) + other_slope * shift_y + own_cross * shift_x;
-                    slope_y += other_slope;
-                }
-            };
-            add(left);
-            add(right);
-            sums[kOffsetX] += weight * offset_x;
-            sums[kSlopeX] += weight * slope_x;
-            sums[kCross] += weight * cross;
+            const auto beside = one_more(index);
+            const T weight = weights[beside];
+            const Derivatives<T> left = derivatives_at(opposite(beside)), right = derivatives_at(beside);
+            sums[kOffsetX] += weight * (left.offset_x + right.offset_x);
+            sums[kSlopeX] += weight * (left.slope_x + right.slope_x);
+            sums[kCross] += weight * (left.cross + right.cross);
             if constexpr (kBoth) {
-                sums[kOffsetY] += weight * offset_y;
-                sums[kSlopeY] += weight * slope_y;
+                sums[kOffsetY] += weight * (left.offset_y + right.offset_y);
+                sums[kSlopeY] += weight * (left.slope_y + right.slope_y);
             }
         });
         T* record = to + (u - begin) * kSummedFields<kBoth>;

@@ -118,8 +118,10 @@ def per_sample_sigma(sigma: float | Tensor, images: Tensor) -> Tensor:
         raise TypeError(f"sigma has dtype {sigma.dtype}; accepted: a floating-point dtype")
     if sigma.ndim > 1 or (sigma.ndim == 1 and sigma.shape[0] != batch):
         raise ValueError(f"sigma has shape {tuple(sigma.shape)}; accepted: a number, a 0-d tensor or [{batch}]")
-    if can_be_read(sigma) and not bool(((sigma > 0) & sigma.isfinite()).all()):
-        raise ValueError(f"sigma is {sigma.tolist()}; accepted: finite values above 0")
+    if can_be_read(sigma):
+        values = [sigma.item()] if sigma.ndim == 0 else sigma.tolist()
+        if not all(0 < value < math.inf for value in values):
+            raise ValueError(f"sigma is {sigma.tolist()}; accepted: finite values above 0")
     return sigma.detach().to(dtype).expand(batch)
 
 

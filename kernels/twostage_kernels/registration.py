@@ -53,7 +53,7 @@ class DeviceKernel(NamedTuple):
 
     run: SimilarityKernel
     # Multiplies a gradient [B, C, H, W] in place by a factor of one or B elements on the device, and touches nothing
-    # where that is 1. None: the factor can be read without waiting, or there is no such kernel.
+    # where that is 1. None: there is no such kernel, and the product is a new tensor.
     rescale: Callable[[Tensor, Tensor], None] | None = None
 
 

@@ -25,8 +25,13 @@ if platform.machine().lower() in ("x86_64", "amd64"):
     INSTRUCTION_SETS["avx2"] = ["-mavx2", "-mfma"]
     INSTRUCTION_SETS["avx512"] = ["-mavx512f", "-mavx512dq", "-mavx512vl"]
 # Each op has a source file for every instruction set; which one runs is decided where the program runs.
-FLAGS_OF_FILE = {f"{op}_{name}.cpp": flags for op in ("tile", "paste") for name, flags in INSTRUCTION_SETS.items()}
-CPU_SOURCES = ("similarity.cpp", "threads.cpp", "thread_pool.cpp", "paste.cpp", "paste_shape.cpp", *FLAGS_OF_FILE)
+FLAGS_OF_FILE = {
+    f"{op}_{name}.cpp": flags for op in ("tile", "paste", "feature") for name, flags in INSTRUCTION_SETS.items()
+}
+CPU_SOURCES = (
+    *("similarity.cpp", "paste.cpp", "paste_shape.cpp", "features.cpp", "threads.cpp", "thread_pool.cpp"),
+    *FLAGS_OF_FILE,
+)
 # Which pixels are inside a polygon is decided by rounded numbers, which must be the same everywhere.
 FLAGS_OF_FILE["paste_shape.cpp"] = ["-ffp-contract=off"]
 
@@ -116,6 +121,7 @@ EXTENSION = Extension(
     sources=[
         "csrc/bindings.cpp",
         "csrc/bindings_paste.cpp",
+        "csrc/bindings_features.cpp",
         *(str(CPU / name) for name in CPU_SOURCES),
     ],
     depends=[str(path) for path in sorted(Path("csrc").rglob("*.h"))],

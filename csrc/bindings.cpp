@@ -59,4 +59,5 @@ PYBIND11_MODULE(_extension, module) {
     module.def("instruction_sets", &instruction_sets);
     module.def("use_teams", &use_teams);
     bind_paste(module);
+    bind_features(module);
 }

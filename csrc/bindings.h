@@ -10,5 +10,6 @@ T* pointer(std::uintptr_t address) {
     return reinterpret_cast<T*>(address);
 }
 
+void bind_features(pybind11::module_& module);
 void bind_paste(pybind11::module_& module);
 void bind_paste_cuda(pybind11::module_& module);

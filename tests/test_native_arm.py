@@ -25,9 +25,13 @@ def sums(
 ) -> list[list[float]]:
     cpu = ROOT / "csrc" / "cpu"
     sources: dict[Path, list[str]] = {ROOT / "tests" / f"{program}.cpp": []}
-    sources |= {cpu / name: [] for name in ("similarity.cpp", "thread_pool.cpp", "threads.cpp", "paste.cpp")}
+    sources |= {
+        cpu / name: [] for name in ("similarity.cpp", "thread_pool.cpp", "threads.cpp", "paste.cpp", "features.cpp")
+    }
     sources[cpu / "paste_shape.cpp"] = ["-ffp-contract=off"]
-    sources |= {cpu / f"{op}_{name}.cpp": flags for name, flags in kernels.items() for op in ("tile", "paste")}
+    sources |= {
+        cpu / f"{op}_{name}.cpp": flags for name, flags in kernels.items() for op in ("tile", "paste", "feature")
+    }
     folder.mkdir()
     for source, flags in sources.items():
         command = [compiler, *FLAGS, *flags, "-c", str(source), "-o", str(folder / f"{source.stem}.o")]
@@ -37,7 +41,7 @@ def sums(
     return [[float(word) for word in line.split()] for line in process.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("program", ["native_cases", "native_paste_cases"])
+@pytest.mark.parametrize("program", ["native_cases", "native_paste_cases", "native_feature_cases"])
 def test_neon_gives_the_numbers_of_this_machine(tmp_path: Path, program: str) -> None:
     compiler = found("aarch64-linux-gnu-g++", "aarch64-linux-gnu-g++-12")
     emulator = found("qemu-aarch64", "qemu-aarch64-static")

@@ -17,7 +17,7 @@ FLAGS = [
     *("-fno-sanitize=null,object-size,alignment", "-pthread"),
 ]
 GCC_FLAGS = ["--param", "asan-instrumentation-with-call-threshold=0"]  # compiles in half the time
-PROGRAMS = ("native_cases", "native_paste_cases")
+PROGRAMS = ("native_cases", "native_paste_cases", "native_feature_cases")
 INSTRUCTION_SETS = {
     "plain": [],
     "avx2": ["-mavx2", "-mfma"],
@@ -47,11 +47,13 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     cpu = ROOT / "csrc" / "cpu"
     sources: dict[Path, list[str]] = {ROOT / "tests" / f"{name}.cpp": [] for name in PROGRAMS}
-    sources |= {cpu / name: [] for name in ("similarity.cpp", "thread_pool.cpp", "threads.cpp", "paste.cpp")}
+    sources |= {
+        cpu / name: [] for name in ("similarity.cpp", "thread_pool.cpp", "threads.cpp", "paste.cpp", "features.cpp")
+    }
     sources[cpu / "paste_shape.cpp"] = ["-ffp-contract=off"]
     for name, flags in INSTRUCTION_SETS.items():
         if x86 or name == "plain":
-            sources |= {cpu / f"{op}_{name}.cpp": flags for op in ("tile", "paste")}
+            sources |= {cpu / f"{op}_{name}.cpp": flags for op in ("tile", "paste", "feature")}
 
     def compile_one(source: Path) -> Path:
         target = folder / f"{source.stem}.o"

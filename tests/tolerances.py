@@ -50,6 +50,9 @@ TOLERANCES = {
     "drop-in gradient": Tolerance(1e-6, 1e-4),
     # A fractional power of a level's mean has a slope of up to a few.
     "multi-scale value": Tolerance(1e-11, 5e-6),
+    # In units of the largest weight; of a gradient in units of what it can be at the same position.
+    "feature distance": Tolerance(1e-14, 1e-6),
+    "feature gradient": Tolerance(1e-14, 1e-6),
     "paste image": Tolerance(1e-12, 1e-5),
     "paste opacity": Tolerance(1e-12, 1e-6),
     # Before another package is timed: does it do the same work at all? Its moments may be about zero, in float32, and

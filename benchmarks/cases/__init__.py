@@ -1,9 +1,9 @@
 """Every case. One module for each kind of work, each with ``cases(device)`` and ``small_cases(device)``."""
 
 from benchmarks.case import Case
-from benchmarks.cases import auroc, paste, similarity, steps, usual_way
+from benchmarks.cases import auroc, features, paste, similarity, steps, usual_way
 
-_MODULES = (similarity, paste, auroc, steps, usual_way)
+_MODULES = (similarity, paste, features, auroc, steps, usual_way)
 
 
 def all_cases(device: str) -> list[Case]:
@@ -13,7 +13,7 @@ def all_cases(device: str) -> list[Case]:
 
 def small_cases(device: str) -> list[Case]:
     """Every kernel on images so small that a memory checker gets through; for checks only."""
-    return [case for module in (similarity, paste) for case in module.small_cases(device)]
+    return [case for module in (similarity, paste, features) for case in module.small_cases(device)]
 
 
 def find(device: str, name: str) -> Case:

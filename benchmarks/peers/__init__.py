@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from benchmarks.case import Absent, Contender, Role
 from benchmarks.environment import installed_version
 
@@ -32,6 +34,12 @@ class Peer:
         except (ImportError, OSError, RuntimeError) as error:
             return Absent(self.name, f"{type(error).__name__}: {error}".split("\n")[0])
         return Contender(self.name, self.role, adapt(function), installed_version(self.distribution or self.name))
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiled for one shape. What was compiled before is forgotten: torch gives up on a function's ninth shape."""
+    torch.compiler.reset()
+    return torch.compile(function, dynamic=False)
 
 
 def import_submodule(package: str, name: str) -> ModuleType:

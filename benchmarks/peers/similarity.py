@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from benchmarks.peers import Peer, import_submodule
+from benchmarks.peers import Peer, compiled, import_submodule
 
 Score = Callable[[Tensor, Tensor], Tensor]
 
@@ -16,12 +16,6 @@ def _pytorch_msssim() -> Score:
     from pytorch_msssim import ssim
 
     return lambda x, y: ssim(x, y, data_range=1.0)
-
-
-def _compiled(score: Score) -> Score:
-    """Compiled for one shape. What was compiled before is forgotten: torch gives up on a function's ninth shape."""
-    torch.compiler.reset()
-    return torch.compile(score, dynamic=False)
 
 
 def _kornia() -> Score:
@@ -63,7 +57,7 @@ def _fussim() -> Score:
 
 
 SSIM_PEERS = (
-    Peer("torch.compile(pytorch-msssim)", lambda: _compiled(_pytorch_msssim()), "pytorch-msssim"),
+    Peer("torch.compile(pytorch-msssim)", lambda: compiled(_pytorch_msssim()), "pytorch-msssim"),
     Peer("pytorch-msssim", _pytorch_msssim),
     Peer("kornia", _kornia),
     Peer("torchmetrics", _torchmetrics),
@@ -85,7 +79,7 @@ def _piq_ms_ssim() -> Score:
 
 
 MS_SSIM_PEERS = (
-    Peer("torch.compile(pytorch-msssim)", lambda: _compiled(_pytorch_ms_ssim()), "pytorch-msssim"),
+    Peer("torch.compile(pytorch-msssim)", lambda: compiled(_pytorch_ms_ssim()), "pytorch-msssim"),
     Peer("pytorch-msssim", _pytorch_ms_ssim),
     Peer("piq", _piq_ms_ssim),
 )
@@ -116,6 +110,6 @@ def plain_aw_ssim(x: Tensor, y: Tensor) -> Tensor:
 
 
 AW_SSIM_PEERS = (
-    Peer("torch.compile(plain torch)", lambda: _compiled(plain_aw_ssim), "torch"),
+    Peer("torch.compile(plain torch)", lambda: compiled(plain_aw_ssim), "torch"),
     Peer("plain torch", lambda: plain_aw_ssim, "torch"),
 )

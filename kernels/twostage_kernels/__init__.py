@@ -2,7 +2,15 @@
 
 from twostage_kernels._version import __version__
 from twostage_kernels.backends import available_backends
-from twostage_kernels.functional import aw_ssim, aw_ssim_loss, ms_ssim, paste_defects, ssim, ssim_loss
+from twostage_kernels.functional import (
+    aw_ssim,
+    aw_ssim_loss,
+    feature_distance,
+    ms_ssim,
+    paste_defects,
+    ssim,
+    ssim_loss,
+)
 from twostage_kernels.paste_arguments import BLEND_MODES
 
 __all__ = [
@@ -11,6 +19,7 @@ __all__ = [
     "available_backends",
     "aw_ssim",
     "aw_ssim_loss",
+    "feature_distance",
     "ms_ssim",
     "paste_defects",
     "ssim",

@@ -60,6 +60,11 @@ _BACKENDS: dict[str, dict[str, Backend]] = {
         **_triton(triton_gpu.paste_defects),
         "reference": Backend(reference.paste_defects),
     },
+    "feature_distance": {
+        **_native(native.feature_distance),
+        **_triton(triton_gpu.feature_distance),
+        "reference": Backend(reference.feature_distance),
+    },
 }
 OPS = tuple(_BACKENDS)
 
@@ -68,7 +73,7 @@ def available_backends(op: str, device: torch.device | str = "cpu") -> tuple[str
     """Names of the backends that can run ``op`` on ``device`` here, fastest first.
 
     Raises:
-        ValueError: ``op`` is not one of ``aw_ssim``, ``ssim``, ``paste_defects``.
+        ValueError: ``op`` is not one of ``aw_ssim``, ``ssim``, ``paste_defects``, ``feature_distance``.
         RuntimeError: ``device`` names no device of torch.
     """
     kind = torch.device(device).type

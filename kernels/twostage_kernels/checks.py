@@ -55,6 +55,36 @@ def _require_image(name: str, image: Tensor) -> torch.Size:
     return shape
 
 
+def require_features(prediction: Tensor, target: Tensor) -> None:
+    shape = _require_image("prediction", prediction)
+    if _require_image("target", target) != shape:
+        raise ValueError(
+            f"prediction has shape {tuple(shape)} and target {tuple(target.shape)}; accepted: equal shapes"
+        )
+    if sum_dtype(prediction) != sum_dtype(target):
+        raise TypeError(
+            f"prediction has dtype {prediction.dtype} and target {target.dtype}; accepted: float64 for both or neither"
+        )
+    if prediction.device != target.device:
+        raise ValueError(
+            f"prediction is on {prediction.device} and target on {target.device}; accepted: the same device"
+        )
+
+
+def channel_weights(weights: Tensor, features: Tensor) -> Tensor:
+    """``weights`` as a contiguous [C] tensor in the precision of the sums."""
+    if not isinstance(weights, Tensor):
+        raise TypeError(f"weights is a {type(weights).__name__}; accepted: a torch.Tensor")
+    channels = features.shape[1]
+    if weights.shape not in ((channels,), (1, channels, 1, 1)):
+        raise ValueError(f"weights has shape {tuple(weights.shape)}; accepted: [{channels}] or [1, {channels}, 1, 1]")
+    if not weights.is_floating_point():
+        raise TypeError(f"weights has dtype {weights.dtype}; accepted: a floating-point dtype")
+    if weights.device != features.device:
+        raise ValueError(f"weights is on {weights.device} and the features on {features.device}; accepted: the same")
+    return weights.reshape(channels).to(sum_dtype(features)).contiguous()
+
+
 def require_window(window_size: int, padding: str, height: int, width: int) -> None:
     if not isinstance(window_size, int) or window_size < 1 or window_size % 2 == 0:
         raise ValueError(f"window_size is {window_size!r}; accepted: an odd integer of at least 1")

@@ -1,14 +1,14 @@
 """LPIPS, the learned perceptual distance between images, with the AlexNet trunk (version 0.1)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from twostage.lpips.weights import HEAD_NAMES, load_lpips_weights
+from twostage_kernels import feature_distance
 
 Reduction = Literal["mean", "sample", "none"]
 
@@ -63,7 +63,7 @@ class LPIPS(nn.Module):
         Raises:
             ValueError: the shape, the size, the dtype or the device does not fit; the message names both values.
         """
-        return tuple(_unit_length(activation)[0] for activation in self.activations(image))
+        return tuple(_unit_length(activation) for activation in self.activations(image))
 
     def activations(self, image: Tensor) -> list[Tensor]:
         """Outputs of the five ReLUs [B, C, h, w] as they are; arguments and errors as of :meth:`features`."""
@@ -88,13 +88,13 @@ class LPIPS(nn.Module):
         if isinstance(target, Tensor):
             _check_target_image(target, prediction)
             with torch.no_grad():
-                wanted = self.features(target)
-        else:
-            wanted = tuple(feature.detach() for feature in target)
+                wanted = tuple(self.activations(target))
         found = self._activations("prediction", prediction)
-        _check_features(wanted, found)
+        if not isinstance(target, Tensor):
+            wanted = target
+            _check_features(wanted, found)
         maps = [
-            _layer_distance(activation, other, self.get_buffer(f"head{index}"))
+            feature_distance(activation, other, self.get_buffer(f"head{index}"))
             for index, (activation, other) in enumerate(zip(found, wanted, strict=True))
         ]
         if reduction == "none":
@@ -141,45 +141,12 @@ class LPIPS(nn.Module):
             raise ValueError(f"{name} is on {image.device}; accepted: {device}, where the LPIPS weights are")
 
 
-class _LayerDistance(torch.autograd.Function):
-    """sum_c head_c (unit(activation)_c - target_c)^2 as [B, 1, h, w]; gradient for the activation alone.
-
-    The derivative is taken in the forward pass, while its factors are at hand: one tensor is kept, not three.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, activation: Tensor, target: Tensor, head: Tensor) -> Tensor:
-        unit, inverse_length = _unit_length(activation)
-        difference = unit - target
-        weighted = difference * head
-        distance = difference.mul_(weighted).sum(1, keepdim=True)
-        if ctx.needs_input_grad[0]:
-            # d unit_k / d activation_c = (1 if k is c else 0 - unit_k unit_c) * inverse_length
-            along = torch.mul(weighted, unit, out=difference).sum(1, keepdim=True)
-            derivative = weighted.addcmul_(unit, along, value=-1).mul_(2 * inverse_length)
-            ctx.save_for_backward(derivative)
-            ctx.dtype = activation.dtype
-        return distance
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (derivative,) = ctx.saved_tensors
-        return (derivative * gradient).to(ctx.dtype), None, None
-
-
-def _layer_distance(activation: Tensor, target: Tensor, head: Tensor) -> Tensor:
-    distance: Tensor = _LayerDistance.apply(activation, target, head)  # type: ignore[no-untyped-call]
-    return distance
-
-
-def _unit_length(activation: Tensor) -> tuple[Tensor, Tensor]:
-    """The activation scaled to unit length over its channels, and what it was multiplied with."""
+def _unit_length(activation: Tensor) -> Tensor:
+    """The activation scaled to unit length over its channels, as ``feature_distance`` scales it."""
     values = activation.to(_accumulation_dtype(activation))
     # Outside the root, the epsilon would leave the gradient 0/0 wherever all channels are zero.
     inverse_length = torch.linalg.vector_norm(values, dim=1, keepdim=True).square_().add_(_EPSILON).rsqrt_()
-    unit = values * inverse_length if values is activation else values.mul_(inverse_length)
-    return unit, inverse_length
+    return values * inverse_length if values is activation else values.mul_(inverse_length)
 
 
 def _accumulation_dtype(tensor: Tensor) -> torch.dtype:

@@ -10,7 +10,7 @@ from twostage_kernels.reference.aw_ssim import COMMON_NOISE_VARIANCE
 from twostage_kernels.settings import Settings
 
 # Numbers of ImageType, Reduction and Form in csrc/similarity.h.
-_TYPES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
+TYPES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
 _REDUCTIONS = {"mean": 0, "sample": 1, "loss": 2, "none": 3}
 _FORMS = {"additive": 0, "product": 1, "contrast-structure": 2}
 
@@ -47,7 +47,7 @@ def similarity_arguments(
         form,
         (alpha, beta, gamma, c1 * c1, c2 * c2, COMMON_NOISE_VARIANCE * (data_range * data_range)),
         (l1_weight, data_range),
-        _TYPES[prediction.dtype],
+        TYPES[prediction.dtype],
         [0 if tensor is None else tensor.data_ptr() for tensor in tensors],
         _REDUCTIONS[reduction],
     )

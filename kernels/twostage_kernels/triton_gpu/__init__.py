@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from twostage_kernels.feature_registration import FeatureDistance, FeatureKernel, register_feature_distance
 from twostage_kernels.paste_arguments import Polygons
 from twostage_kernels.paste_registration import PasteDefects, PasteKernel, register_paste
 from twostage_kernels.registration import DeviceKernel, register_similarity
@@ -77,7 +78,7 @@ def _obstacle_on_gpus() -> str | None:
 @cache
 def _import_error() -> str | None:
     try:
-        for module in ("launch", "paste_launch"):
+        for module in ("launch", "paste_launch", "feature_launch"):
             import_module(f"twostage_kernels.triton_gpu.{module}")
     except ImportError as error:
         return f"triton does not load: {error}"
@@ -109,6 +110,12 @@ def _paste(
     run(target, source, polygons, value_range, out, opacity)
 
 
+def _measure(prediction: Tensor, target: Tensor, weights: Tensor, **tensors: Tensor | None) -> None:
+    from twostage_kernels.triton_gpu.feature_launch import run
+
+    run(prediction, target, weights, **tensors)
+
+
 _kernels = {"cuda": DeviceKernel(_run, _rescale)}
 if _INTERPRETED:
     _kernels["cpu"] = DeviceKernel(_run, _rescale)
@@ -117,3 +124,7 @@ _paste_kernels: dict[str, PasteKernel] = {"cuda": _paste}
 if _INTERPRETED:
     _paste_kernels["cpu"] = _paste
 paste_defects: PasteDefects = register_paste("triton", _paste_kernels)
+_feature_kernels: dict[str, FeatureKernel] = {"cuda": _measure}
+if _INTERPRETED:
+    _feature_kernels["cpu"] = _measure
+feature_distance: FeatureDistance = register_feature_distance("triton", _feature_kernels)

@@ -124,7 +124,9 @@ def test_the_target_of_a_defective_input_is_the_normal_patch() -> None:
     inputs: list[Tensor] = []
     trainer.model.register_forward_pre_hook(lambda module, arguments: inputs.append(arguments[0]))
     trainer.run()
-    normal = [trainer.store.patches(trainer._samples(trainer.moment_of(step)), step // 2) for step in range(8)]
+    places = torch.arange(trainer.batch_size)
+    samples = [trainer.store.samples_at(step % 2 * trainer.batch_size + places, step // 2) for step in range(8)]
+    normal = [trainer.store.patches(numbers, step // 2) for step, numbers in enumerate(samples)]
     assert all(torch.equal(target, patches) for target, patches in zip(targets, normal, strict=True))
     assert any(not torch.equal(given, target) for given, target in zip(inputs, targets, strict=True))
 
@@ -225,7 +227,9 @@ def test_only_the_samples_of_the_batch_are_named() -> None:
     with pytest.raises(NonFiniteLossError) as raised:
         trainer.run()
     named = {index for index in range(8) if f"image-{index}.png" in str(raised.value)}
-    samples = trainer._samples(trainer.moment_of(trainer.step))
+    moment = trainer.moment_of(trainer.step)
+    places = moment.step_in_epoch * trainer.batch_size + torch.arange(trainer.batch_size)
+    samples = trainer.store.samples_at(places, moment.epoch)
     assert named == set(trainer.store.image_of(samples).tolist())
     assert 5 in named
     assert len(named) <= 2

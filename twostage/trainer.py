@@ -31,6 +31,7 @@ from twostage.errors import CheckpointError, ConfigError, NonFiniteLossError
 from twostage.losses import PerceptualDistance, ReconstructionLoss, sigma_at
 from twostage.stepping import CudaGraph, GraphedSteps, Steps, make_adam
 from twostage.stopping import TrainingInterrupted, interrupt_flag
+from twostage.upcoming import Upcoming
 
 _OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq")
 PHASES = ("data", "defects", "forward", "losses", "backward", "optimiser")
@@ -131,6 +132,7 @@ class Trainer:
         self.step = 0
         self._optimizer: Adam | None = None
         self._read_until = -1
+        self._upcoming = self._new_upcoming()
         self._network: nn.Module | None = None
         self._steps: Steps | None = None
         self._sigma = torch.zeros(0)
@@ -174,6 +176,7 @@ class Trainer:
         self.model.train()
         self._network = self._compiled(self._among_ranks())
         self._steps = None
+        self._upcoming = self._new_upcoming()
         self._unread = []
         saved = self.step
         stopping = False
@@ -219,18 +222,21 @@ class Trainer:
         if self._steps is None or moment.starts_stage:
             self._steps = self._new_steps(moment)
         with record_function("data"):
-            samples = self._samples(moment)
+            samples = self._upcoming.samples(moment.epoch, moment.step_in_epoch)
             normal = self.store.patches(samples, moment.epoch).to(self.device)
             self._read_ahead()
         inputs = normal
         if stage.defective:
             with record_function("defects"):
-                polygons = self.defects.draw(samples, self.store.image_of(samples), moment.epoch)
+                polygons = self._upcoming.polygons(moment.epoch, moment.step_in_epoch)
                 inputs, _ = self.defects.paste(normal, polygons)
         computed = self._steps(inputs, normal, self._sigma[moment.step_in_epoch])
         self.last_batch = inputs, computed.prediction, normal
         self._unread.append(_Unread(self.step, moment, computed.values, computed.terms))
         self.step += 1
+
+    def _new_upcoming(self) -> Upcoming:
+        return Upcoming(self.store, self.defects, self.batch_size, self.steps_in_epoch, self.ranks)
 
     def _new_steps(self, moment: Moment) -> Steps:
         assert self._network is not None
@@ -281,21 +287,14 @@ class Trainer:
         last = min(self.step + _BATCHES_AHEAD, self.total_steps - 1)
         for step in range(max(self._read_until, self.step) + 1, last + 1):
             moment = self.moment_of(step)
-            self.store.prepare(self._samples(moment), moment.epoch)
+            self.store.prepare(self._upcoming.samples(moment.epoch, moment.step_in_epoch), moment.epoch)
         self._read_until = last
-
-    def _samples(self, moment: Moment) -> Tensor:
-        """This process's share of a batch."""
-        own: Tensor = self.ranks.share(self._batch(moment))
-        return own
-
-    def _batch(self, moment: Moment) -> Tensor:
-        first = moment.step_in_epoch * self.batch_size
-        return self.store.samples_at(torch.arange(first, first + self.batch_size), moment.epoch)
 
     def _describe_failure(self, report: StepReport) -> str:
         parts = ", ".join(f"{name} {term}" for name, term in report.terms.items())
-        owners = self.store.image_of(self._batch(report.moment)).tolist()
+        first = report.moment.step_in_epoch * self.batch_size
+        batch = self.store.samples_at(torch.arange(first, first + self.batch_size), report.moment.epoch)
+        owners = self.store.image_of(batch).tolist()
         images = ", ".join(sorted({self.names[index] for index in owners}))
         return (
             f"the loss is {report.loss} ({parts}) at step {report.step}, sigma {report.sigma:g}; the batch came "

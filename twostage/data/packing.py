@@ -9,7 +9,7 @@ from torch import Tensor
 
 def to_unit_range(image: Tensor) -> Tensor:
     """uint8 0..255 or float images -> float32 in [0, 1]."""
-    return image.to(torch.float32) / 255 if image.dtype == torch.uint8 else image.to(torch.float32)
+    return image.to(torch.float32).div_(255) if image.dtype == torch.uint8 else image.to(torch.float32)
 
 
 def pack(images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 import math
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -43,6 +43,12 @@ class Polygons:
     edge_amplitude: Tensor | None  # [P]; None: straight edges
     edge_grain: Tensor | None  # [P]
     edge_seed: Tensor | None  # [P] int64
+
+    def split(self, batches: int) -> list["Polygons"]:
+        """Those of equally large parts of the images."""
+        values = (getattr(self, field.name) for field in fields(self))
+        parts = ([None] * batches if value is None else value.chunk(batches) for value in values)
+        return [Polygons(*part) for part in zip(*parts, strict=True)]
 
 
 class DefectSampler:

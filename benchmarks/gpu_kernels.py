@@ -210,6 +210,30 @@ def _triton_paste(name: str, *, pixel: str, options: bool = False, in_place: boo
     )
 
 
+def _triton_features(variant: str, *, gradient: bool) -> TritonKernel:
+    """Of 64 channels: here a pixel is a channel of a position."""
+    outputs = {"upstream": "*fp32", "gradient": "*fp32"} if gradient else {"distance": "*fp32"}
+    absent = ("distance",) if gradient else ("upstream", "gradient")
+    channels, positions = 64, 32
+    return TritonKernel(
+        name=f"Triton feature_distance, {variant}",
+        entry="feature_kernel",
+        threads=128,
+        pixels=positions * channels,
+        least_bytes=(12 if gradient else 8) + 4 / channels,
+        module="twostage_kernels.triton_gpu.device.features",
+        function="feature_kernel",
+        signature={
+            **dict.fromkeys(("prediction", "target", "weights"), "*fp32"),
+            **outputs,
+            "positions": "i32",
+        },
+        constants={**dict.fromkeys(absent), "CHANNELS": channels, "POSITIONS": positions, "BLOCK": channels},
+        types={"TYPE": "fp32"},
+        aligned=("prediction", "target", *(("gradient",) if gradient else ())),
+    )
+
+
 _THIRD = {80: 168, 90: 168}
 _TRITON = (
     _triton_similarity("additive loss with gradient", "additive", gradient=True, registers=_THIRD),
@@ -257,5 +281,7 @@ _TRITON = (
     _triton_paste("float32, a touched tile", pixel="fp32"),
     _triton_paste("bytes in place, a touched tile", pixel="u8", in_place=True),
     _triton_paste("every option, a touched tile", pixel="fp32", options=True),
+    _triton_features("the distance", gradient=False),
+    _triton_features("the gradient", gradient=True),
 )
 KERNELS: tuple[CudaKernel | TritonKernel, ...] = (*_SIMILARITY, *_PASTE, *_TRITON)

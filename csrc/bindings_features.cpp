@@ -4,7 +4,7 @@
 #include <array>
 
 #include "bindings.h"
-#include "features.h"
+#include "feature_distance.h"
 
 namespace {
 

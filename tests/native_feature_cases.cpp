@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "../csrc/cpu/tile.h"
-#include "../csrc/features.h"
+#include "../csrc/feature_distance.h"
 
 namespace {
 

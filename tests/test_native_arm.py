@@ -26,7 +26,8 @@ def sums(
     cpu = ROOT / "csrc" / "cpu"
     sources: dict[Path, list[str]] = {ROOT / "tests" / f"{program}.cpp": []}
     sources |= {
-        cpu / name: [] for name in ("similarity.cpp", "thread_pool.cpp", "threads.cpp", "paste.cpp", "features.cpp")
+        cpu / name: []
+        for name in ("similarity.cpp", "thread_pool.cpp", "threads.cpp", "paste.cpp", "feature_distance.cpp")
     }
     sources[cpu / "paste_shape.cpp"] = ["-ffp-contract=off"]
     sources |= {

@@ -48,7 +48,8 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     cpu = ROOT / "csrc" / "cpu"
     sources: dict[Path, list[str]] = {ROOT / "tests" / f"{name}.cpp": [] for name in PROGRAMS}
     sources |= {
-        cpu / name: [] for name in ("similarity.cpp", "thread_pool.cpp", "threads.cpp", "paste.cpp", "features.cpp")
+        cpu / name: []
+        for name in ("similarity.cpp", "thread_pool.cpp", "threads.cpp", "paste.cpp", "feature_distance.cpp")
     }
     sources[cpu / "paste_shape.cpp"] = ["-ffp-contract=off"]
     for name, flags in INSTRUCTION_SETS.items():

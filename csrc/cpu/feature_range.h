@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "../features.h"
+#include "../feature_distance.h"
 
 namespace twostage {
 

@@ -1,5 +1,5 @@
 // Shares the places out among threads, on the best instruction set.
-#include "../features.h"
+#include "../feature_distance.h"
 
 #include <cstring>
 

@@ -292,8 +292,7 @@ class Trainer:
 
     def _describe_failure(self, report: StepReport) -> str:
         parts = ", ".join(f"{name} {term}" for name, term in report.terms.items())
-        first = report.moment.step_in_epoch * self.batch_size
-        batch = self.store.samples_at(torch.arange(first, first + self.batch_size), report.moment.epoch)
+        batch = self._upcoming.batch(report.moment.epoch, report.moment.step_in_epoch)
         owners = self.store.image_of(batch).tolist()
         images = ", ".join(sorted({self.names[index] for index in owners}))
         return (

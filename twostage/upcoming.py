@@ -1,5 +1,6 @@
 """What the next steps work on, drawn for many of them at once: a draw takes as long for one batch as for several."""
 
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
@@ -35,9 +36,14 @@ class Upcoming:
         self._ranks = ranks
         self._blocks: dict[tuple[int, int], _Block] = {}
 
+    def batch(self, epoch: int, step: int) -> Tensor:
+        """The numbers of all samples of a step of an epoch, those of the other processes too: int64 [batch_size]."""
+        return self._block(epoch, step).batches[step % _STEPS]
+
     def samples(self, epoch: int, step: int) -> Tensor:
-        """The numbers of the samples of a step of an epoch: int64 [B]."""
-        return self._block(epoch, step).samples[step % _STEPS]
+        """The numbers of this process's samples of a step of an epoch: int64 [B]."""
+        own: Tensor = self._ranks.share(self.batch(epoch, step))
+        return own
 
     def polygons(self, epoch: int, step: int) -> Polygons:
         """The defects of these samples."""
@@ -52,21 +58,22 @@ class Upcoming:
             count = min(_STEPS, self._steps_in_epoch - first)
             places = torch.arange(first * self._batch_size, (first + count) * self._batch_size)
             batches = self._store.samples_at(places, epoch).view(count, self._batch_size)
-            samples = tuple(self._ranks.share(batch) for batch in batches)
-            self._blocks[key] = _Block(self._store, self._defects, samples, epoch)
+            self._blocks[key] = _Block(batches, lambda: self._draw(batches, epoch))
         return self._blocks[key]
+
+    def _draw(self, batches: Tensor, epoch: int) -> list[Polygons]:
+        samples = torch.cat([self._ranks.share(batch) for batch in batches])
+        return self._defects.draw(samples, self._store.image_of(samples), epoch).split(len(batches))
 
 
 class _Block:
-    def __init__(self, store: Patches, defects: DefectSampler, samples: tuple[Tensor, ...], epoch: int) -> None:
-        self.samples = samples
-        self._store = store
-        self._defects = defects
-        self._epoch = epoch
+    """Some steps' samples, and their defects once they are asked for."""
+
+    def __init__(self, batches: Tensor, draw: Callable[[], list[Polygons]]) -> None:
+        self.batches = batches  # int64 [steps, batch_size]
+        self._draw = draw
 
     @cached_property
     def polygons(self) -> list[Polygons]:
         """Of each step."""
-        samples = torch.cat(self.samples)
-        drawn = self._defects.draw(samples, self._store.image_of(samples), self._epoch)
-        return drawn.split(len(self.samples))
+        return self._draw()

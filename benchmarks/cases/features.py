@@ -8,9 +8,10 @@ import torch
 from tolerances import tolerance
 from torch import Tensor
 
+from benchmarks.backends import timed_backends
 from benchmarks.case import Absent, Case, Contender, Least, Role
 from benchmarks.peers.features import FEATURE_PEERS
-from twostage_kernels import available_backends, feature_distance
+from twostage_kernels import feature_distance
 
 Shape = tuple[int, int, int, int]
 SIZES: dict[str, tuple[Shape, ...]] = {"cpu": ((16, 64, 31, 31),), "cuda": ((128, 64, 31, 31), (128, 192, 15, 15))}
@@ -30,7 +31,7 @@ class Outcome(NamedTuple):
 
 
 def _inputs(shape: Shape, device: str, seed: int) -> Features:
-    """Rectified, a small part of them in common; in the memory format that convolutions leave them in."""
+    """Rectified, and never all 0, where plain operations have no derivative; laid out as convolutions leave them."""
     generator = torch.Generator().manual_seed(seed)
     batch, channels, height, width = shape
     target = torch.randn(shape, generator=generator)
@@ -65,8 +66,10 @@ def _judge(result: Outcome, truth: Outcome, role: Role) -> float:
 
 
 def _contenders(device: str) -> Sequence[Contender | Absent]:
-    backends = [name for name in available_backends("feature_distance", device) if name != "reference"] or ["reference"]
-    ours = [Contender(name, "ours", partial(_measure, partial(feature_distance, backend=name))) for name in backends]
+    ours = [
+        Contender(name, "ours", partial(_measure, partial(feature_distance, backend=name)))
+        for name in timed_backends("feature_distance", device)
+    ]
 
     def adapt(function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Features], Outcome]:
         return partial(_measure, function)

@@ -9,9 +9,10 @@ import torch
 from tolerances import tolerance
 from torch import Tensor
 
+from benchmarks.backends import timed_backends
 from benchmarks.case import Absent, Case, Contender, Least, Role
 from benchmarks.peers.paste import PASTE_PEERS, Batch, Defect, Images
-from twostage_kernels import available_backends, paste_defects
+from twostage_kernels import paste_defects
 
 Shape = tuple[int, int, int, int]
 SIZES: dict[str, tuple[Shape, ...]] = {
@@ -94,14 +95,11 @@ def _judge(result: Pasted, truth: Pasted, role: Role) -> float:
 
 
 def _contenders(device: str) -> Sequence[Contender | Absent]:
-    backends = available_backends("paste_defects", device)
-    ours = [name for name in backends if name != "reference"] or ["reference"]
-
     def adapt(paste: Callable[[Batch], tuple[Tensor, Tensor]]) -> Callable[[Batch], Pasted]:
         return lambda batch: Pasted(*paste(batch))
 
     return [
-        *(Contender(name, "ours", partial(_paste, name)) for name in ours),
+        *(Contender(name, "ours", partial(_paste, name)) for name in timed_backends("paste_defects", device)),
         Contender("copy of the batch", "yardstick", lambda batch: batch.arguments["target"].clone()),
         *(peer.load(device, adapt) for peer in PASTE_PEERS),
     ]

@@ -9,10 +9,11 @@ import torch
 from tolerances import tolerance
 from torch import Tensor
 
+from benchmarks.backends import timed_backends
 from benchmarks.case import Absent, Case, Contender, Least, Role
 from benchmarks.peers import Peer
 from benchmarks.peers.similarity import AW_SSIM_PEERS, MS_SSIM_PEERS, SSIM_PEERS
-from twostage_kernels import available_backends, aw_ssim_loss, ms_ssim, ssim_loss
+from twostage_kernels import aw_ssim_loss, ms_ssim, ssim_loss
 
 Shape = tuple[int, int, int, int]
 Loss = Callable[..., Tensor]
@@ -133,10 +134,10 @@ def _judge(result: Outcome, truth: Outcome, role: Role) -> float:
 
 def _contenders(op: str, task: str, device: str, *, with_peers: bool) -> Sequence[Contender | Absent]:
     run = _TASKS[task]
-    backends = [name for name in available_backends(OPS[op].backends_of, device) if name != "reference"] or [
-        "reference"
+    ours = [
+        Contender(name, "ours", partial(run, partial(OPS[op].loss, backend=name)))
+        for name in timed_backends(OPS[op].backends_of, device)
     ]
-    ours = [Contender(name, "ours", partial(run, partial(OPS[op].loss, backend=name))) for name in backends]
 
     def adapt(score: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Pair], Outcome]:
         return partial(run, lambda prediction, target: 1 - score(prediction, target))

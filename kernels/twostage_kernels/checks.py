@@ -31,12 +31,21 @@ def require_image_pair(prediction: Tensor, target: Tensor) -> None:
     shape = _require_image("prediction", prediction)
     if not isinstance(target, Tensor) or target.shape != shape or target.dtype != prediction.dtype:
         _require_image("target", target)
-        if target.shape != shape:
-            raise ValueError(
-                f"prediction has shape {tuple(shape)} and target {tuple(target.shape)}; accepted: equal shapes"
-            )
+        _require_equal_shapes(prediction, target)
         raise TypeError(f"prediction has dtype {prediction.dtype} and target {target.dtype}; accepted: equal dtypes")
-    if not (prediction.is_cpu and target.is_cpu) and prediction.device != target.device:  # a device is slow to ask for
+    if not (prediction.is_cpu and target.is_cpu):  # a device is slow to ask for
+        _require_one_device(prediction, target)
+
+
+def _require_equal_shapes(prediction: Tensor, target: Tensor) -> None:
+    if target.shape != prediction.shape:
+        raise ValueError(
+            f"prediction has shape {tuple(prediction.shape)} and target {tuple(target.shape)}; accepted: equal shapes"
+        )
+
+
+def _require_one_device(prediction: Tensor, target: Tensor) -> None:
+    if prediction.device != target.device:
         raise ValueError(
             f"prediction is on {prediction.device} and target on {target.device}; accepted: the same device"
         )
@@ -56,19 +65,14 @@ def _require_image(name: str, image: Tensor) -> torch.Size:
 
 
 def require_features(prediction: Tensor, target: Tensor) -> None:
-    shape = _require_image("prediction", prediction)
-    if _require_image("target", target) != shape:
-        raise ValueError(
-            f"prediction has shape {tuple(shape)} and target {tuple(target.shape)}; accepted: equal shapes"
-        )
+    _require_image("prediction", prediction)
+    _require_image("target", target)
+    _require_equal_shapes(prediction, target)
     if sum_dtype(prediction) != sum_dtype(target):
         raise TypeError(
             f"prediction has dtype {prediction.dtype} and target {target.dtype}; accepted: float64 for both or neither"
         )
-    if prediction.device != target.device:
-        raise ValueError(
-            f"prediction is on {prediction.device} and target on {target.device}; accepted: the same device"
-        )
+    _require_one_device(prediction, target)
 
 
 def channel_weights(weights: Tensor, features: Tensor) -> Tensor:

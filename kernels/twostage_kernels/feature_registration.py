@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from twostage_kernels.eager import is_eager
-from twostage_kernels.operators import LIBRARY, define
+from twostage_kernels.operators import define, implement
 from twostage_kernels.precision import sum_dtype
 
 _TWICE = "feature_distance can be differentiated only once by this backend; backend='reference' can be more often"
@@ -69,13 +69,8 @@ def register_feature_distance(backend: str, kernels: Mapping[str, FeatureKernel]
     def refuse(ctx: Any, *upstream: Tensor) -> None:
         raise RuntimeError(_TWICE)
 
-    for device in kernels:
-        LIBRARY.impl(forward, run, device.upper())
-        LIBRARY.impl(backward, run_backward, device.upper())
-    torch.library.register_fake(forward, fake, lib=LIBRARY)
-    torch.library.register_autograd(forward, differentiate, setup_context=setup_context, lib=LIBRARY)
-    torch.library.register_fake(backward, fake_backward, lib=LIBRARY)
-    torch.library.register_autograd(backward, refuse, lib=LIBRARY)
+    implement(forward, kernels, run, fake, backward=differentiate, setup_context=setup_context)
+    implement(backward, kernels, run_backward, fake_backward, backward=refuse)
 
     class Eager(torch.autograd.Function):
         """The operator without the dispatcher."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from twostage_kernels.eager import is_eager
-from twostage_kernels.operators import LIBRARY, define
+from twostage_kernels.operators import define, implement
 from twostage_kernels.paste_arguments import Polygons
 from twostage_kernels.precision import sum_dtype
 
@@ -72,11 +72,8 @@ def register_paste(backend: str, kernels: Mapping[str, PasteKernel]) -> PasteDef
     def fake_in_place(target: Tensor, *_: Any) -> Tensor:
         return _empty_opacity(target)
 
-    for device in kernels:
-        LIBRARY.impl(new, run_new, device.upper())
-        LIBRARY.impl(in_place, run_in_place, device.upper())
-    torch.library.register_fake(new, fake_new, lib=LIBRARY)
-    torch.library.register_fake(in_place, fake_in_place, lib=LIBRARY)
+    implement(new, kernels, run_new, fake_new)
+    implement(in_place, kernels, run_in_place, fake_in_place)
 
     def paste(
         target: Tensor,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from twostage_kernels.coverage import mask_scales
 from twostage_kernels.eager import is_eager
-from twostage_kernels.operators import LIBRARY, define
+from twostage_kernels.operators import define, implement
 from twostage_kernels.precision import sum_dtype
 from twostage_kernels.settings import Settings, Similarity
 
@@ -52,9 +52,8 @@ class DeviceKernel(NamedTuple):
     """A backend's kernel for one type of device."""
 
     run: SimilarityKernel
-    # Multiplies a gradient [B, C, H, W] in place by a factor of one or B elements on the device, and touches nothing
-    # where that is 1. None: there is no such kernel, and the product is a new tensor.
-    rescale: Callable[[Tensor, Tensor], None] | None = None
+    # Multiplies a gradient [B, C, H, W] in place by a factor on the device, [] or [B, 1, 1, 1].
+    rescale: Callable[[Tensor, Tensor], object]
 
 
 def register_similarity(backend: str, kernels: Mapping[str, DeviceKernel]) -> Similarity:
@@ -177,10 +176,7 @@ def _register_reduced(op: torch._ops.OpOverload, kernels: Mapping[str, DeviceKer
         gradients = _scaled_gradients(ctx, ctx.saved_tensors, upstream, ctx.needs_input_grad[:2])
         return *gradients, *[None] * (len(ctx.needs_input_grad) - 2)
 
-    for device in kernels:
-        LIBRARY.impl(op, run, device.upper())
-    torch.library.register_fake(op, fake, lib=LIBRARY)
-    torch.library.register_autograd(op, backward, setup_context=setup_context, lib=LIBRARY)
+    implement(op, kernels, run, fake, backward=backward, setup_context=setup_context)
 
 
 def _register_map(
@@ -224,13 +220,8 @@ def _register_map(
     def refuse(ctx: Any, *upstream: Tensor) -> None:
         raise RuntimeError(_TWICE)
 
-    for device in kernels:
-        LIBRARY.impl(op, run, device.upper())
-        LIBRARY.impl(backward_op, run_backward, device.upper())
-    torch.library.register_fake(op, fake, lib=LIBRARY)
-    torch.library.register_autograd(op, backward, setup_context=setup_context, lib=LIBRARY)
-    torch.library.register_fake(backward_op, fake_backward, lib=LIBRARY)
-    torch.library.register_autograd(backward_op, refuse, lib=LIBRARY)
+    implement(op, kernels, run, fake, backward=backward, setup_context=setup_context)
+    implement(backward_op, kernels, run_backward, fake_backward, backward=refuse)
 
 
 class _Once(torch.autograd.Function):
@@ -267,15 +258,15 @@ def _scaled_gradients(
     recorded = torch.is_grad_enabled()
     # A gradient that will be asked for again can not be given away: the receiver may write to it.
     ours = not recorded and type(upstream) is Tensor and not _runs_again()
+    scale = upstream.view(-1, 1, 1, 1) if upstream.ndim else upstream
     if ours and upstream.is_cpu and not upstream.ndim and upstream.item() == 1.0:
         if images[0].dtype == upstream.dtype:
             return gradients
     elif ours and ctx.rescale is not None:
         for gradient in _chosen(gradients, wishes):
             if gradient is not None:
-                ctx.rescale(gradient, upstream)
+                ctx.rescale(gradient, scale)
     else:
-        scale = upstream.view(-1, 1, 1, 1) if upstream.ndim else upstream
         gradients = [None if gradient is None else gradient * scale for gradient in _chosen(gradients, wishes)]
     if recorded or images[0].dtype != upstream.dtype:
         finished = (None if gradient is None else _finished(gradient, *images) for gradient in gradients)

@@ -24,11 +24,7 @@ def objection(images: Tensor, settings: Settings) -> str | None:
     return similarity_cuda.objection(images, settings) if images.is_cuda else None
 
 
-def _rescale(gradient: Tensor, factor: Tensor) -> None:
-    gradient.mul_(factor.view(-1, 1, 1, 1) if factor.ndim else factor)
-
-
-_KERNELS = {"cpu": DeviceKernel(_run, _rescale)}
+_KERNELS = {"cpu": DeviceKernel(_run, Tensor.mul_)}
 if cuda_extension is not None:
     _KERNELS["cuda"] = similarity_cuda.KERNEL
 similarity: Similarity = register_similarity("native", _KERNELS)

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from twostage_kernels.feature_registration import FeatureDistance, FeatureKernel, register_feature_distance
+from twostage_kernels.feature_registration import FeatureDistance, register_feature_distance
 from twostage_kernels.paste_arguments import Polygons
-from twostage_kernels.paste_registration import PasteDefects, PasteKernel, register_paste
+from twostage_kernels.paste_registration import PasteDefects, register_paste
 from twostage_kernels.registration import DeviceKernel, register_similarity
 from twostage_kernels.settings import Settings, Similarity
 
@@ -116,15 +116,7 @@ def _measure(prediction: Tensor, target: Tensor, weights: Tensor, **tensors: Ten
     run(prediction, target, weights, **tensors)
 
 
-_kernels = {"cuda": DeviceKernel(_run, _rescale)}
-if _INTERPRETED:
-    _kernels["cpu"] = DeviceKernel(_run, _rescale)
-similarity: Similarity = register_similarity("triton", _kernels)
-_paste_kernels: dict[str, PasteKernel] = {"cuda": _paste}
-if _INTERPRETED:
-    _paste_kernels["cpu"] = _paste
-paste_defects: PasteDefects = register_paste("triton", _paste_kernels)
-_feature_kernels: dict[str, FeatureKernel] = {"cuda": _measure}
-if _INTERPRETED:
-    _feature_kernels["cpu"] = _measure
-feature_distance: FeatureDistance = register_feature_distance("triton", _feature_kernels)
+_DEVICES = ("cuda", "cpu") if _INTERPRETED else ("cuda",)
+similarity: Similarity = register_similarity("triton", dict.fromkeys(_DEVICES, DeviceKernel(_run, _rescale)))
+paste_defects: PasteDefects = register_paste("triton", dict.fromkeys(_DEVICES, _paste))
+feature_distance: FeatureDistance = register_feature_distance("triton", dict.fromkeys(_DEVICES, _measure))

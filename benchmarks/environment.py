@@ -39,12 +39,22 @@ def describe(device: str) -> dict[str, Any]:
 
 
 def device_name(device: str) -> str:
-    """As its maker calls it."""
+    """As its maker calls it; a processor with its family and model, as a virtual one's name says little else."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     information = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*: (.+)", information.read_text()) if information.exists() else []
-    return names[0].strip() if names else platform.processor() or platform.machine()
+    return processor_name(information.read_text() if information.exists() else "")
+
+
+def processor_name(information: str) -> str:
+    """What Linux's ``/proc/cpuinfo`` calls the processor; what Python calls it, where that says nothing."""
+    said = [
+        re.search(rf"^{name}\s*: (.+)$", information, re.MULTILINE) for name in ("model name", "cpu family", "model")
+    ]
+    if said[0] is None:
+        return platform.processor() or platform.machine()
+    name, *numbers = (found[1].strip() for found in said if found)
+    return f"{name} (family {numbers[0]}, model {numbers[1]})" if len(numbers) == 2 else name
 
 
 def slug(name: str) -> str:

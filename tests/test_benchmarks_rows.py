@@ -17,6 +17,7 @@ from benchmarks import report as reports
 from benchmarks.case import Absent, Case, Contender, Least, Role, WrongResultError, check
 from benchmarks.ceilings import Ceilings
 from benchmarks.clock import Stopwatch, Timing, interleave, rotation
+from benchmarks.environment import processor_name
 from benchmarks.peers import Peer
 from benchmarks.processor import _built, processor_rate
 from benchmarks.report import readme
@@ -308,3 +309,11 @@ def test_a_wrong_gradient_is_seen() -> None:
     assert one.judge(truth, truth, "ours") == 0
     assert one.judge((loss, gradient * 1.01), truth, "ours") > 1
     assert one.judge((loss + 1e-4, gradient), truth, "ours") > 1
+
+
+def test_processors_of_one_name_are_told_apart() -> None:
+    old = "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 1\nmodel name\t: AMD EPYC\n\nprocessor\t: 1\n"
+    assert processor_name(old) == "AMD EPYC (family 25, model 1)"
+    assert processor_name(old.replace(": 1\nmodel name", ": 17\nmodel name")) == "AMD EPYC (family 25, model 17)"
+    assert processor_name("model name : A Processor\n") == "A Processor"
+    assert processor_name("Features : asimd\n")

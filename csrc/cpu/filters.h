@@ -58,11 +58,12 @@ void row_moments(const T* x, const T* y, T* row, std::int64_t stride, const T* w
         repeat<kTaps / 2>(half, [&](auto index) TWOSTAGE_INLINE_LAMBDA {
             const auto right = one_more(index), left = opposite(right);
             const T weight = weights[right];
-            const Vector<T> right_x = near_x[right] - x0, left_x = near_x[left] - x0;
-            const Vector<T> right_y = near_y[right] - y0, left_y = near_y[left] - y0;
+            // What is taken away may come straight from memory; so the signs are the other way round.
+            const Vector<T> right_x = x0 - near_x[right], left_x = x0 - near_x[left];
+            const Vector<T> right_y = y0 - near_y[right], left_y = y0 - near_y[left];
             const Vector<T> right_a = a_of<kAdditive, T>(right_x, right_y), left_a = a_of<kAdditive, T>(left_x, left_y);
-            mean_x += weight * (right_x + left_x);
-            mean_y += weight * (right_y + left_y);
+            mean_x -= weight * (right_x + left_x);
+            mean_y -= weight * (right_y + left_y);
             product += weight * (right_x * right_y + left_x * left_y);
             square_a += weight * (right_a * right_a + left_a * left_a);
             if constexpr (kAdditive) square_y += weight * (right_y * right_y + left_y * left_y);
@@ -87,22 +88,18 @@ template <typename T, bool kAdditive>
 struct ColumnSums {
     Vector<T> mean_x, mean_y, product, square_a, square_y;
 
-    // A row's share of them before its weight.
-    static TWOSTAGE_INLINE ColumnSums of_row(const T* record, Vector<T> x0, Vector<T> y0) {
+    // Calls add(sum, value) with a row's share of every sum before its weight. One value is added wherever it belongs
+    // before the next is made: few are held at a time, and the sums keep their registers.
+    template <typename Add>
+    static TWOSTAGE_INLINE void of_row(const T* record, Vector<T> x0, Vector<T> y0, Add&& add) {
         const Vector<T> x = (field_of(record, kOwnX) - x0) + field_of(record, kMeanX);
+        add(&ColumnSums::mean_x, x);
         const Vector<T> y = (field_of(record, kOwnY) - y0) + field_of(record, kMeanY);
+        add(&ColumnSums::mean_y, y);
+        add(&ColumnSums::product, field_of(record, kCovariance) + x * y);
         const Vector<T> a = a_of<kAdditive, T>(x, y);
-        ColumnSums row{x, y, field_of(record, kCovariance) + x * y, field_of(record, kVarianceA) + a * a, {}};
-        if constexpr (kAdditive) row.square_y = field_of(record, kVarianceY) + y * y;
-        return row;
-    }
-
-    TWOSTAGE_INLINE void add(T weight, const ColumnSums& row) {
-        mean_x += weight * row.mean_x;
-        mean_y += weight * row.mean_y;
-        product += weight * row.product;
-        square_a += weight * row.square_a;
-        if constexpr (kAdditive) square_y += weight * row.square_y;
+        add(&ColumnSums::square_a, field_of(record, kVarianceA) + a * a);
+        if constexpr (kAdditive) add(&ColumnSums::square_y, field_of(record, kVarianceY) + y * y);
     }
 
     TWOSTAGE_INLINE Moments<T> moments(Vector<T> x0, Vector<T> y0, Vector<T> centre_x, Vector<T> centre_y) const {
@@ -127,12 +124,14 @@ TWOSTAGE_INLINE void column_moments(const T* const* rows, const T* centre, const
     const int count = kTaps ? kTaps : taps;
     const std::int64_t at = u * kMomentFields<kAdditive>;
     const Vector<T> x0 = field_of(centre + at, kOwnX), y0 = field_of(centre + at, kOwnY);
-    ColumnSums<T, kAdditive> sums[kRowGroup]{};
+    using Sums = ColumnSums<T, kAdditive>;
+    Sums sums[kRowGroup]{};
     repeat<kTaps ? kTaps + kRowGroup - 1 : 0>(count + kRowGroup - 1, [&](int row) TWOSTAGE_INLINE_LAMBDA {
-        const auto own = ColumnSums<T, kAdditive>::of_row(rows[row] + at, x0, y0);
-        repeat<kRowGroup>([&](int output) TWOSTAGE_INLINE_LAMBDA {
-            const int tap = row - output;
-            if (tap >= 0 && tap < count) sums[output].add(window[tap], own);
+        Sums::of_row(rows[row] + at, x0, y0, [&](Vector<T> Sums::* sum, Vector<T> value) TWOSTAGE_INLINE_LAMBDA {
+            repeat<kRowGroup>([&](int output) TWOSTAGE_INLINE_LAMBDA {
+                const int tap = row - output;
+                if (tap >= 0 && tap < count) sums[output].*sum += window[tap] * value;
+            });
         });
     });
     repeat<kRowGroup>([&](int output) TWOSTAGE_INLINE_LAMBDA {
@@ -150,9 +149,12 @@ __attribute__((noinline)) void own_column_moments(const T* const* rows, const T*
         const T* const* own = rows + output;
         const T* centre = own[taps / 2] + at;
         const Vector<T> x0 = field_of(centre, kOwnX), y0 = field_of(centre, kOwnY);
-        ColumnSums<T, kAdditive> sums{};
+        using Sums = ColumnSums<T, kAdditive>;
+        Sums sums{};
         repeat<kTaps>(taps, [&](int tap) TWOSTAGE_INLINE_LAMBDA {
-            sums.add(window[tap], ColumnSums<T, kAdditive>::of_row(own[tap] + at, x0, y0));
+            Sums::of_row(own[tap] + at, x0, y0, [&](Vector<T> Sums::* sum, Vector<T> value) TWOSTAGE_INLINE_LAMBDA {
+                sums.*sum += window[tap] * value;
+            });
         });
         to[output] = sums.moments(x0, y0, Vector<T>{}, Vector<T>{});
     }
@@ -247,8 +249,8 @@ void row_derivatives(const T* derivatives, const T* images, std::int64_t stride,
         const auto derivatives_at = [&](auto shift) TWOSTAGE_INLINE_LAMBDA {
             const Vector<T> shift_x = x0 - x[shift], shift_y = y0 - y[shift];
             Derivatives<T> own{};
-            own.slope_x = slopes_x[shift];
-            own.cross = crosses[shift];
+            own.slope_x = fetched<T>(slopes_x[shift]);
+            own.cross = fetched<T>(crosses[shift]);
             own.offset_x = load(at + kOffsetX * stride + shift) + own.slope_x * shift_x + own.cross * shift_y;
             if constexpr (kBoth) {
                 own.slope_y = load(at + kSlopeY * stride + shift);
@@ -293,9 +295,10 @@ void column_gradients(const T* const* rows, const T* const* pixels, std::int64_t
         });
         repeat<kTaps ? kTaps + kRows - 1 : 0>(window_size + kRows - 1, [&](int row) TWOSTAGE_INLINE_LAMBDA {
             const T* record = rows[row] + u * kSummedFields<kBoth>;
-            const Vector<T> x0 = field_of(record, kFields), y0 = field_of(record, kFields + 1);
-            const Vector<T> offset_x = field_of(record, kOffsetX), slope_x = field_of(record, kSlopeX);
-            const Vector<T> cross = field_of(record, kCross);
+            const Vector<T> x0 = fetched<T>(field_of(record, kFields)), y0 = fetched<T>(field_of(record, kFields + 1));
+            const Vector<T> offset_x = fetched<T>(field_of(record, kOffsetX)),
+                            slope_x = fetched<T>(field_of(record, kSlopeX));
+            const Vector<T> cross = fetched<T>(field_of(record, kCross));
             Vector<T> offset_y{}, slope_y{};
             if constexpr (kBoth) {
                 offset_y = field_of(record, kOffsetY);

@@ -9,9 +9,9 @@ namespace {
 
 template <typename T>
 struct Constants {
-    T alpha, beta, gamma, c1, c2, c3, noise;
-    T luminance, contrast, structure;  // what the derivatives of the three parts are multiplied by
-    T with_luminance;                  // of the product form: 1, or 0 where it is contrast * structure alone
+    Vector<T> alpha, beta, gamma, c1, c2, c3, noise;
+    Vector<T> luminance, contrast, structure;  // what the derivatives of the three parts are multiplied by
+    Vector<T> with_luminance;                  // of the product form: 1, or 0 where it is contrast * structure alone
 };
 
 // What variance_a is the variance of: x in the additive form. Of the two variances the product form asks no more than

@@ -44,17 +44,18 @@ class TileRun {
             scale *= static_cast<double>(problem.buffers.mask_scales[sample].window);
             pixel_factor_ *= static_cast<double>(problem.buffers.mask_scales[sample].pixel);
         }
-        constants_ = {T(p.alpha),
-                      T(p.beta),
-                      T(p.gamma),
-                      T(p.c1),
-                      T(p.c2),
-                      T(p.c2 / 2),
-                      T(p.noise),
-                      T(2 * (kAdditive ? p.alpha : 1) * scale),
-                      T(2 * p.beta * scale),
-                      T(kAdditive ? p.gamma * scale : 2 * scale),
-                      T(p.form == Form::kContrastStructure ? 0 : 1)};
+        const auto all = [](double value) { return Vector<T>{} + T(value); };
+        constants_ = {all(p.alpha),
+                      all(p.beta),
+                      all(p.gamma),
+                      all(p.c1),
+                      all(p.c2),
+                      all(p.c2 / 2),
+                      all(p.noise),
+                      all(2 * (kAdditive ? p.alpha : 1) * scale),
+                      all(2 * p.beta * scale),
+                      all(kAdditive ? p.gamma * scale : 2 * scale),
+                      all(p.form == Form::kContrastStructure ? 0 : 1)};
     }
 
     TileSums run() {
@@ -191,7 +192,6 @@ class TileRun {
         for (std::int64_t row = 0; row < kRowGroup + 2 * half_; ++row)
             rows_below[row] = moments_.row(first - half_ + row);
         const T* centre = moments_.row(first + kRowGroup / 2);
-        const Constants<T> constants = constants_;
         const bool all_count = !kMasked && problem_.buffers.upstream == nullptr && problem_.buffers.map == nullptr &&
                                first >= owned_rows_.begin && first + kRowGroup <= owned_rows_.end;
         const Ahead ahead = look_ahead();
@@ -199,25 +199,17 @@ class TileRun {
         Vector<T> sum{};
         for (std::int64_t u = 0; u < columns_.padded; u += kLane) {
             fetch(ahead, u);
-            Moments<T> moments[kRowGroup];
-            Vector<T> coverage[kRowGroup];
-            if constexpr (kMasked)
-                for (int row = 0; row < rows; ++row)
-                    coverage[row] =
-                        masked_column_moments<T, kAdditive>(rows_below + row, window_, taps, u, moments[row]);
-            else if (small_sigma_)
-                own_column_moments<T, kTaps, kAdditive>(rows_below, window_, taps, u, moments);
-            else
-                column_moments<T, kTaps, kAdditive>(rows_below, centre, window_, taps, u, moments);
             T* const to = derivatives_ + u;
-            if (all_count && u >= owned_.begin && u + kLane <= owned_.end)
+            const bool whole = all_count && u >= owned_.begin && u + kLane <= owned_.end;
+            if (kMasked || small_sigma_ || !whole) {
+                sum += score_with_care(rows_below, centre, first, rows, u, whole, to);
+            } else if constexpr (!kMasked) {
+                Moments<T> moments[kRowGroup];
+                column_moments<T, kTaps, kAdditive>(rows_below, centre, window_, taps, u, moments);
                 repeat<kRowGroup>([&](int row) TWOSTAGE_INLINE_LAMBDA {
-                    sum += score_whole_vector(constants, moments[row], to + row * kFields * stride);
+                    sum += score_whole_vector(moments[row], to + row * kFields * stride);
                 });
-            else
-                for (int row = 0; row < rows; ++row)
-                    sum += score_vector(constants, first + row, u, moments[row], coverage[row],
-                                        to + row * kFields * stride);
+            }
         }
         for (int lane = 0; lane < kLane; ++lane) sums_.deficit += static_cast<double>(sum[lane]);
         if constexpr (kGradients != 0)
@@ -227,18 +219,38 @@ class TileRun {
                                                  row_derivatives_.row(first + row));
     }
 
-    static TWOSTAGE_INLINE Vector<T> deficit_of(const Constants<T>& constants, const Moments<T>& moments,
-                                                Derivatives<T>& derivatives) {
-        return kAdditive ? additive_deficit<T>(constants, moments, derivatives)
-                         : product_deficit<T>(constants, moments, derivatives);
+    // Scores the windows at u of `rows` rows from `first` on, whatever they are. Not inline: most windows need no such
+    // care, and its registers would be taken from them.
+    __attribute__((noinline)) Vector<T> score_with_care(const T* const* rows_below, const T* centre, std::int64_t first,
+                                                        int rows, std::int64_t u, bool whole, T* to) const {
+        const int taps = static_cast<int>(2 * half_ + 1);
+        const std::int64_t row_stride = kFields * columns_.stride;
+        Moments<T> moments[kRowGroup];
+        Vector<T> coverage[kRowGroup];
+        if constexpr (kMasked)
+            for (int row = 0; row < rows; ++row)
+                coverage[row] = masked_column_moments<T, kAdditive>(rows_below + row, window_, taps, u, moments[row]);
+        else if (small_sigma_)
+            own_column_moments<T, kTaps, kAdditive>(rows_below, window_, taps, u, moments);
+        else
+            column_moments<T, kTaps, kAdditive>(rows_below, centre, window_, taps, u, moments);
+        Vector<T> sum{};
+        for (int row = 0; row < rows; ++row)
+            sum += whole ? score_whole_vector(moments[row], to + row * row_stride)
+                         : score_vector(first + row, u, moments[row], coverage[row], to + row * row_stride);
+        return sum;
+    }
+
+    TWOSTAGE_INLINE Vector<T> deficit_of(const Moments<T>& moments, Derivatives<T>& derivatives) const {
+        return kAdditive ? additive_deficit<T>(constants_, moments, derivatives)
+                         : product_deficit<T>(constants_, moments, derivatives);
     }
 
     // Returns the deficits of a vector of windows that all belong to this tile, with nothing but a sum asked for.
-    TWOSTAGE_INLINE Vector<T> score_whole_vector(const Constants<T>& constants, const Moments<T>& moments,
-                                                 T* to) const {
+    TWOSTAGE_INLINE Vector<T> score_whole_vector(const Moments<T>& moments, T* to) const {
         const std::int64_t stride = columns_.stride;
         Derivatives<T> derivatives;
-        const Vector<T> deficit = deficit_of(constants, moments, derivatives);
+        const Vector<T> deficit = deficit_of(moments, derivatives);
         if constexpr (kGradients != 0) {
             store(to + kOffsetX * stride, derivatives.offset_x);
             store(to + kSlopeX * stride, derivatives.slope_x);
@@ -253,11 +265,10 @@ class TileRun {
 
     // Returns the deficits of the windows that belong to this tile, with a mask times their `coverage`. Not inline: it
     // is rare, and its registers would be taken from the vectors that count as a whole.
-    __attribute__((noinline)) Vector<T> score_vector(const Constants<T>& constants, std::int64_t row, std::int64_t u,
-                                                     const Moments<T>& moments, const Vector<T>& coverage,
-                                                     T* to) const {
+    __attribute__((noinline)) Vector<T> score_vector(std::int64_t row, std::int64_t u, const Moments<T>& moments,
+                                                     const Vector<T>& coverage, T* to) const {
         Derivatives<T> derivatives;
-        Vector<T> deficit = deficit_of(constants, moments, derivatives);
+        Vector<T> deficit = deficit_of(moments, derivatives);
         if constexpr (kMasked) deficit = coverage > Vector<T>{} ? deficit : Vector<T>{};
         const std::int64_t left = columns_.count - u;
         if constexpr (kGradients != 0) {
@@ -275,7 +286,8 @@ class TileRun {
             }
         }
         if (problem_.buffers.map != nullptr) {
-            const T highest = kAdditive ? constants.alpha + constants.beta + constants.gamma : T(1);
+            const Vector<T> highest =
+                kAdditive ? constants_.alpha + constants_.beta + constants_.gamma : Vector<T>{} + T(1);
             store_some<T>(problem_.buffers.map + map_index(row, u), highest - deficit, left);
         }
         if constexpr (kMasked) deficit *= coverage;

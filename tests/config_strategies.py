@@ -58,6 +58,7 @@ defect_configs = st.builds(
     elongation=ranges(1, 50),
     resize=ranges(0.1, 10),
     blur_sigma=ranges(0, 16),
+    blur_share=ranges(0, 1),
     strength=ranges(0, 1),
     brightness=st.floats(0, 1),
     contrast=ranges(0, 10),

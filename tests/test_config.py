@@ -31,6 +31,7 @@ RANGES: tuple[tuple[str, Any], ...] = tuple(
         ("elongation", 0.9, INFINITY),
         ("resize", 0.05, 11.0),
         ("blur_sigma", -0.1, 17.0),
+        ("blur_share", -0.1, 1.1),
         ("strength", -0.1, 1.1),
         ("contrast", -0.1, 11.0),
         ("edge_amplitude", -0.1, 65.0),

@@ -162,7 +162,8 @@ def test_without_a_defect_in_the_batch_nothing_is_touched() -> None:
 @given(defect_configs, st.integers(0, 2**63 - 1))
 def test_every_draw_lies_in_its_range(config: DefectConfig, seed: int) -> None:
     polygons = draw(make_sampler(config, IMAGES, seed), MANY[:50]).polygons
-    assert_within(polygons.blur_sigma, config.blur_sigma)
+    widest = max(config.size[1] * PATCH / 2 / config.elongation[0], 1.0)
+    assert_within(polygons.blur_sigma, (config.blur_sigma[0], max(config.blur_sigma[1], config.blur_share[1] * widest)))
     assert_within(polygons.strength, config.strength)
     magnification = torch.linalg.det(polygons.transform[:, :, :2].double()).rsqrt()
     assert_within(magnification, config.resize)
@@ -184,7 +185,7 @@ def assert_within(values: Tensor, bounds: tuple[float, float]) -> None:
 
 
 def test_ranges_are_used_to_their_ends() -> None:
-    config = DefectConfig(probability=1.0, edge_amplitude=(1, 5))
+    config = DefectConfig(probability=1.0, blur_share=(0, 0), edge_amplitude=(1, 5))
     polygons = draw(make_sampler(config, IMAGES), MANY).polygons
     assert polygons.edge_amplitude is not None
     assert polygons.edge_grain is not None
@@ -199,6 +200,21 @@ def test_ranges_are_used_to_their_ends() -> None:
         reach = 0.01 * (bounds[1] - bounds[0])
         assert values.min() < bounds[0] + reach
         assert values.max() > bounds[1] - reach
+
+
+def test_blur_grows_with_the_width_of_a_polygon_and_not_with_its_length() -> None:
+    def blur(size: float, elongation: float, share: tuple[float, float]) -> Tensor:
+        config = DefectConfig(
+            probability=1.0, size=(size, size), elongation=(elongation, elongation), blur_share=share
+        )  # fmt: skip
+        return draw(make_sampler(config, IMAGES), MANY).polygons.blur_sigma
+
+    alike = blur(0.5, 1, (0, 0))
+    assert_within(alike, DefectConfig.blur_sigma)
+    wide = 0.5 * PATCH / 2
+    torch.testing.assert_close(blur(0.5, 1, (0.2, 0.2)), alike.clamp_min(0.2 * wide))
+    torch.testing.assert_close(blur(0.5, 4, (0.2, 0.2)), alike.clamp_min(0.2 * wide / 4))
+    assert_within(blur(0.5, 1, (0.2, 0.4)), (0.2 * wide, 0.4 * wide))
 
 
 def test_any_mode_suits_the_brightness_and_another_name_is_that_mode_alone() -> None:
@@ -283,6 +299,7 @@ def test_a_full_cut_out_shows_its_source_and_nothing_else_changes() -> None:
         size=(0.5, 0.5),
         elongation=(1, 1),
         blur_sigma=(0, 0),
+        blur_share=(0, 0),
         strength=(1, 1),
         brightness=0,
         contrast=(1, 1),
@@ -299,8 +316,8 @@ def test_a_full_cut_out_shows_its_source_and_nothing_else_changes() -> None:
 def shown(source: Tensor, brightness: float, contrast: float) -> Tensor:
     """The pixels of 40 hard-edged cut-outs."""
     config = DefectConfig(
-        probability=1.0, max_defects=1, size=(1, 1), elongation=(1, 1), blur_sigma=(0, 0), strength=(1, 1),
-        brightness=brightness, contrast=(contrast, contrast),
+        probability=1.0, max_defects=1, size=(1, 1), elongation=(1, 1), blur_sigma=(0, 0), blur_share=(0, 0),
+        strength=(1, 1), brightness=brightness, contrast=(contrast, contrast),
     )  # fmt: skip
     sampler = DefectSampler(config, SourcePool([IMAGES[0]], [source], 1), PATCH, 0)
     samples = torch.arange(40)

@@ -112,7 +112,10 @@ class DefectConfig:
     resize: tuple[float, float] = (0.5, 2.0)
     """Magnification of the cut-out, drawn on a logarithmic scale."""
     blur_sigma: tuple[float, float] = (0.7, 2.5)
-    """Standard deviation of the Gaussian blur in pixels."""
+    """Standard deviation of the Gaussian blur in pixels, at least."""
+    blur_share: tuple[float, float] = (0.15, 0.4)
+    """The blur is no less than this share of half the width of the polygon's ellipse: a wide cut-out with sharp edges
+    is seen to be pasted. (0, 0) blurs all polygons alike."""
     strength: tuple[float, float] = (0.7, 1.0)
     """Opacity of the cut-out."""
     brightness: float = 0.5
@@ -138,6 +141,7 @@ class DefectConfig:
         _require_range("defects.elongation", self.elongation, 1)
         _require_range("defects.resize", self.resize, 0.1, 10)
         _require_range("defects.blur_sigma", self.blur_sigma, 0, 16)
+        _require_range("defects.blur_share", self.blur_share, 0, 1)
         _require_range("defects.strength", self.strength, 0, 1)
         _require(0 <= self.brightness <= 1, "defects.brightness", self.brightness, "0 to 1")
         _require_range("defects.contrast", self.contrast, 0, 10)

@@ -22,6 +22,7 @@ _EXTRA_DRAWS = _SHAPE_DRAWS + 2 * _MAX_VERTICES
 _DRAWS = _EXTRA_DRAWS + 4
 # Vertices lie on multiples of this many pixels: what devices round differently does not move a pixel in or out.
 _VERTEX_STEP = 2.0**-8
+_MOST_BLUR = 64.0  # pixels; paste_defects takes no more
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ class DefectSampler:
         used = (slot < wanted.unsqueeze(1)).flatten()
         slot_samples = (samples.unsqueeze(1) * slots + slot).flatten()
         u = uniform(slot_samples, _DRAWS, seed=self.seed, stream=_DEFECT_STREAM, epoch=epoch)
-        vertices, vertex_count, centre, half_length = self._shape(u)
+        half_length, half_width = self._ellipse(u)
+        vertices, vertex_count, centre = self._shape(u, half_length, half_width)
         rank = (u[:, 6] * candidates.shape[1]).long().view(-1, slots)
         source = candidates.gather(1, rank).flatten()
         transform, mean = self._cut(u, source, centre, half_length)
@@ -98,7 +100,7 @@ class DefectSampler:
             vertex_count=torch.where(used, vertex_count, 0),
             source_image=source,
             transform=transform,
-            blur_sigma=_between(u[:, 11], config.blur_sigma),
+            blur_sigma=self._blur(u[:, 11], half_width),
             strength=_between(u[:, 12], config.strength),
             color_gain=gain,
             color_offset=offset,
@@ -129,12 +131,19 @@ class DefectSampler:
             edge_seed=polygons.edge_seed,
         )
 
-    def _shape(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Star-shaped polygons with 3 to 7 vertices sorted by angle: vertices, their number, centres, half lengths."""
-        config = self.config
+    def _ellipse(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Half the length and half the width of what holds each polygon, in pixels."""
+        half_length = _between_log(u[:, 1], self.config.size) * self.patch_size / 2
+        return half_length, (half_length / _between_log(u[:, 2], self.config.elongation)).clamp_min(1.0)
+
+    def _blur(self, u: Tensor, half_width: Tensor) -> Tensor:
+        """Standard deviations in pixels. One draw for both ranges: what is soft for its size is soft in pixels too."""
+        least = _between(u, self.config.blur_sigma)
+        return torch.maximum(least, _between(u, self.config.blur_share) * half_width).clamp_max(_MOST_BLUR)
+
+    def _shape(self, u: Tensor, half_length: Tensor, half_width: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Star-shaped polygons with 3 to 7 vertices sorted by angle: vertices, their number, centres."""
         count = 3 + (u[:, 0] * 5).long()
-        half_length = _between_log(u[:, 1], config.size) * self.patch_size / 2
-        half_width = (half_length / _between_log(u[:, 2], config.elongation)).clamp_min(1.0)
         rotation = u[:, 3:4] * (2 * math.pi)
         jitter = u[:, _SHAPE_DRAWS : _SHAPE_DRAWS + _MAX_VERTICES]
         radius = 0.5 + 0.5 * u[:, _SHAPE_DRAWS + _MAX_VERTICES : _EXTRA_DRAWS]
@@ -149,7 +158,7 @@ class DefectSampler:
         used = (slot < count.unsqueeze(1)).unsqueeze(2)
         vertices = torch.stack((x, y), dim=2) + centre.unsqueeze(1)
         vertices = (vertices / _VERTEX_STEP).round() * _VERTEX_STEP
-        return torch.where(used, vertices, 0), count, centre, half_length
+        return torch.where(used, vertices, 0), count, centre
 
     def _cut(self, u: Tensor, source: Tensor, centre: Tensor, half_length: Tensor) -> tuple[Tensor, Tensor]:
         """Where each polygon is cut out: the affine map [P, 2, 3] into its source image, and the mean there [P, C].

@@ -29,7 +29,8 @@ FLAGS_OF_FILE = {
     f"{op}_{name}.cpp": flags for op in ("tile", "paste", "feature") for name, flags in INSTRUCTION_SETS.items()
 }
 CPU_SOURCES = (
-    *("similarity.cpp", "paste.cpp", "paste_shape.cpp", "feature_distance.cpp", "threads.cpp", "thread_pool.cpp"),
+    *("similarity.cpp", "paste.cpp", "paste_shape.cpp", "feature_distance.cpp"),
+    *("kernel_choice.cpp", "threads.cpp", "thread_pool.cpp"),
     *FLAGS_OF_FILE,
 )
 # Which pixels are inside a polygon is decided by rounded numbers, which must be the same everywhere.

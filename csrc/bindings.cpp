@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cpu/threads.h"
+#include "instruction_sets.h"
 #include "similarity.h"
 
 namespace py = pybind11;

@@ -79,7 +79,7 @@ struct PastePolygons {
 
 // `opacity` [B, 1, H, W] is fully overwritten; `out` too, unless it is target: then only touched pixels are. The caller
 // owns every buffer; none may alias, out and target apart. The same inputs give the same bits whatever `threads` is.
-// `instruction_set` indexes cpu_instruction_sets() (similarity.h); -1 takes the best.
+// `instruction_set` indexes cpu_instruction_sets() (instruction_sets.h); -1 takes the best.
 // Returns how many polygons, empty slots apart, would have to be left out. Where there are any, nothing is written.
 template <typename T>
 std::int64_t paste_defects_cpu(const PasteImages& images, const PastePolygons<T>& polygons, T* opacity, int threads,

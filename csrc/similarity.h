@@ -63,7 +63,4 @@ template <typename T>
 void similarity_cpu(const SimilarityParams& params, const SimilarityBuffers<T>& buffers, Reduction reduction,
                     int threads, int instruction_set);
 
-// Names of the instruction sets this build holds and this processor runs, best first; ends with null.
-const char* const* cpu_instruction_sets();
-
 }  // namespace twostage

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../csrc/cpu/tile.h"
+#include "../csrc/instruction_sets.h"
 #include "../csrc/similarity.h"
 
 namespace {

@@ -9,6 +9,7 @@
 
 #include "../csrc/cpu/tile.h"
 #include "../csrc/feature_distance.h"
+#include "../csrc/instruction_sets.h"
 
 namespace {
 
@@ -19,9 +20,7 @@ struct Case {
     ImageType prediction, target;
 };
 
-std::size_t bytes_of(ImageType type) {
-    return type == ImageType::kFloat64 ? 8 : type == ImageType::kFloat32 ? 4 : 2;
-}
+std::size_t bytes_of(ImageType type) { return type == ImageType::kFloat64 ? 8 : type == ImageType::kFloat32 ? 4 : 2; }
 
 // Numbers below 1, some of them 0.
 std::vector<unsigned char> random_features(std::int64_t count, ImageType type, unsigned seed) {
@@ -76,8 +75,8 @@ std::vector<double> run(const Case& c, int instruction_set, int threads) {
     std::vector<T> distance(static_cast<std::size_t>(c.positions), std::nan(""));
     std::vector<unsigned char> gradient(prediction.size(), 0xff);  // NaN in every type
     std::memset(twostage::thread_scratch(1 << 16), 0xff, 1 << 16);
-    twostage::FeatureProblem<T> problem{c.positions,       c.channels,     c.prediction,    c.target, prediction.data(),
-                                        target.data(),     weights.data(), distance.data(), nullptr,  nullptr};
+    twostage::FeatureProblem<T> problem{c.positions,   c.channels,     c.prediction,    c.target, prediction.data(),
+                                        target.data(), weights.data(), distance.data(), nullptr,  nullptr};
     twostage::feature_distance_cpu<T>(problem, threads, instruction_set);
     problem.distance = nullptr;
     problem.upstream = upstream.data();

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../csrc/cpu/tile.h"
+#include "../csrc/instruction_sets.h"
 #include "../csrc/paste.h"
 #include "../csrc/similarity.h"
 

@@ -27,7 +27,14 @@ def sums(
     sources: dict[Path, list[str]] = {ROOT / "tests" / f"{program}.cpp": []}
     sources |= {
         cpu / name: []
-        for name in ("similarity.cpp", "thread_pool.cpp", "threads.cpp", "paste.cpp", "feature_distance.cpp")
+        for name in (
+            "similarity.cpp",
+            "thread_pool.cpp",
+            "threads.cpp",
+            "paste.cpp",
+            "feature_distance.cpp",
+            "kernel_choice.cpp",
+        )
     }
     sources[cpu / "paste_shape.cpp"] = ["-ffp-contract=off"]
     sources |= {

@@ -49,7 +49,14 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     sources: dict[Path, list[str]] = {ROOT / "tests" / f"{name}.cpp": [] for name in PROGRAMS}
     sources |= {
         cpu / name: []
-        for name in ("similarity.cpp", "thread_pool.cpp", "threads.cpp", "paste.cpp", "feature_distance.cpp")
+        for name in (
+            "similarity.cpp",
+            "thread_pool.cpp",
+            "threads.cpp",
+            "paste.cpp",
+            "feature_distance.cpp",
+            "kernel_choice.cpp",
+        )
     }
     sources[cpu / "paste_shape.cpp"] = ["-ffp-contract=off"]
     for name, flags in INSTRUCTION_SETS.items():

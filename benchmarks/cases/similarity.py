@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from tolerances import tolerance
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from benchmarks.backends import timed_backends
 from benchmarks.case import Absent, Case, Contender, Least, Role
@@ -145,6 +146,11 @@ def _contenders(op: str, task: str, device: str, *, with_peers: bool) -> Sequenc
     return [*ours, *(peer.load(device, adapt) for peer in OPS[op].peers if with_peers)]
 
 
+def _with_a_short_call(contenders: Callable[[], Sequence[Contender | Absent]]) -> Sequence[Contender | Absent]:
+    """The same and, to tell a slow call from a slow machine, what torch takes for hardly anything with a gradient."""
+    return [*contenders(), Contender("torch's mse_loss", "yardstick", partial(_forward_backward, F.mse_loss))]
+
+
 def _least(op: str, task: str, pair: Pair) -> Least:
     pixels, backward = pair.target.numel(), task == "forward+backward"
     multiply_adds = _FORWARD_MULTIPLY_ADDS + (_BACKWARD_MULTIPLY_ADDS if backward else 0)
@@ -178,7 +184,8 @@ def cases(device: str) -> list[Case]:
             found.append(case(op, "forward+backward", MEMORY_SIZE, device, "kernel", "memory"))
         overhead = case(op, "forward+backward", OVERHEAD_SIZE, device, "kernel", label="call overhead")
         # What a call costs, and not what it costs to find the caches full of something else.
-        found.append(replace(overhead, rotates=False, shortest_sample=0.02))
+        contenders = partial(_with_a_short_call, overhead.contenders)
+        found.append(replace(overhead, contenders=contenders, rotates=False, shortest_sample=0.02))
     found.append(case("ms_ssim", "forward+backward", MEMORY_SIZE, device, "kernel", "memory"))
     for axis, shapes in SCALING[device].items():
         label = f"scaling over {axis}"

@@ -2,11 +2,10 @@
 #include "../paste.h"
 
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <vector>
 
-#include "../similarity.h"
+#include "kernel_choice.h"
 #include "paste_problem.h"
 #include "threads.h"
 
@@ -77,18 +76,6 @@ std::int64_t sort_by_image(const PasteImages& images, const PastePolygons<T>& po
     return unusable;
 }
 
-// In the order of cpu_instruction_sets().
-template <typename T>
-PasteImage<T> chosen_kernel(int instruction_set) {
-    const char* name = cpu_instruction_sets()[instruction_set < 0 ? 0 : instruction_set];
-#if defined(__x86_64__)
-    if (std::strcmp(name, "avx512") == 0) return paste_image_avx512;
-    if (std::strcmp(name, "avx2") == 0) return paste_image_avx2;
-#endif
-    (void)name;
-    return paste_image_plain;
-}
-
 }  // namespace
 
 std::int64_t pixel_size(PixelType type) {
@@ -130,7 +117,7 @@ std::int64_t paste_defects_cpu(const PasteImages& images, const PastePolygons<T>
     std::vector<std::int64_t> order, first;
     if (const std::int64_t unusable = sort_by_image(images, polygons, order, first)) return unusable;
     const PasteProblem<T> problem{images, polygons, opacity, order.data(), first.data()};
-    const PasteImage<T> paste_image = chosen_kernel<T>(instruction_set);
+    const auto paste_image = kernel_for<PasteImage<T>>(instruction_set, TWOSTAGE_KERNELS(paste_image));
     const std::int64_t useful = 1 + images.batch * images.channels * images.height * images.width / kValuesPerThread;
     parallel_for(images.batch, {threads, useful}, [&](std::int64_t image) { paste_image(problem, image); });
     return 0;

@@ -20,12 +20,6 @@ struct PasteProblem {
 template <typename T>
 using PasteImage = void (*)(const PasteProblem<T>& problem, std::int64_t image);
 
-template <typename T>
-struct PasteInstructionSet {
-    const char* name;
-    PasteImage<T> paste_image;
-};
-
 void paste_image_plain(const PasteProblem<float>& problem, std::int64_t image);
 void paste_image_plain(const PasteProblem<double>& problem, std::int64_t image);
 #if defined(__x86_64__)

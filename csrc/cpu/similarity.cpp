@@ -6,9 +6,9 @@
 #include <limits>
 #include <memory>
 #include <new>
-#include <string_view>
 #include <vector>
 
+#include "kernel_choice.h"
 #include "threads.h"
 #include "tile.h"
 
@@ -61,42 +61,6 @@ std::vector<T> gaussian_windows(const SimilarityParams& p, const T* sigma) {
     return windows;
 }
 
-bool runs_here(const char* name) {
-#if defined(__x86_64__)
-    const std::string_view set = name;
-    if (set == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    if (set == "avx512")
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-               __builtin_cpu_supports("avx512vl");
-#endif
-    return name != nullptr;
-}
-
-// What every processor of this kind has: on 64-bit Arm that is NEON.
-#if defined(__aarch64__)
-constexpr const char* kBaseline = "neon";
-#else
-constexpr const char* kBaseline = "plain";
-#endif
-
-// Those that run here, best first.
-template <typename T>
-const std::vector<InstructionSet<T>>& instruction_sets() {
-    static const std::vector<InstructionSet<T>> sets = [] {
-        const InstructionSet<T> built[] = {
-#if defined(__x86_64__)
-            {"avx512", run_tile_avx512},
-            {"avx2", run_tile_avx2},
-#endif
-            {kBaseline, run_tile_plain}};
-        std::vector<InstructionSet<T>> found;
-        for (const InstructionSet<T>& set : built)
-            if (runs_here(set.name)) found.push_back(set);
-        return found;
-    }();
-    return sets;
-}
-
 double highest_score(const SimilarityParams& p) { return p.form == Form::kAdditive ? p.alpha + p.beta + p.gamma : 1.0; }
 
 // `sums` are the tiles'; tiles of one sample lie together.
@@ -146,16 +110,6 @@ void* thread_scratch(std::int64_t bytes) {
     return memory.get();
 }
 
-const char* const* cpu_instruction_sets() {
-    static const std::vector<const char*> names = [] {
-        std::vector<const char*> found;
-        for (const InstructionSet<float>& set : instruction_sets<float>()) found.push_back(set.name);
-        found.push_back(nullptr);
-        return found;
-    }();
-    return names.data();
-}
-
 template <typename T>
 void similarity_cpu(const SimilarityParams& params, const SimilarityBuffers<T>& buffers, Reduction reduction,
                     int threads, int instruction_set) {
@@ -180,8 +134,7 @@ void similarity_cpu(const SimilarityParams& params, const SimilarityBuffers<T>& 
                                  masked ? pixel_factor : pixel_factor * whole.pixel};
     const std::vector<Tile> tiles = cut_into_tiles(params);
     std::vector<TileSums> sums(tiles.size());
-    const std::size_t chosen = instruction_set < 0 ? 0 : static_cast<std::size_t>(instruction_set);
-    const RunTile<T> run_tile = instruction_sets<T>()[chosen].run_tile;
+    const auto run_tile = kernel_for<RunTile<T>>(instruction_set, TWOSTAGE_KERNELS(run_tile));
     const std::int64_t pixels = params.batch * params.channels * params.height * params.width;
     const std::int64_t useful = 1 + pixels / kPixelsPerThread;
     parallel_for(static_cast<std::int64_t>(tiles.size()), {threads, useful}, [&](std::int64_t tile) {

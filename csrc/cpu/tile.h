@@ -34,12 +34,6 @@ struct TileSums {
 template <typename T>
 using RunTile = TileSums (*)(const TileProblem<T>& problem, const Tile& tile);
 
-template <typename T>
-struct InstructionSet {
-    const char* name;
-    RunTile<T> run_tile;
-};
-
 TileSums run_tile_plain(const TileProblem<float>& problem, const Tile& tile);
 TileSums run_tile_plain(const TileProblem<double>& problem, const Tile& tile);
 #if defined(__x86_64__)

@@ -106,7 +106,8 @@ def test_synthesize_cuts_from_another_folder(tmp_path: Path) -> None:
     write(tmp_path / "sources/black.png", np.zeros((96, 96), dtype=np.uint8))
     flags = [f"--data.root={surface}", "--data.image-size=96", "--model.patch-size=64", "--samples=6"]
     black = [f"--defects.sources={tmp_path / 'sources'}", "--defects.brightness=0", "--defects.probability=1"]
-    assert main(["synthesize", str(tmp_path / "sheet.png"), *flags, *black, "--defects.strength", "1", "1"]) == 0
+    opaque = ["--defects.strength", "1", "1", "--defects.blur-share", "0", "0"]
+    assert main(["synthesize", str(tmp_path / "sheet.png"), *flags, *black, *opaque]) == 0
     with Image.open(tmp_path / "sheet.png") as picture:
         pixels = np.asarray(picture.convert("L"))
     covered = 0

@@ -204,10 +204,10 @@ def test_ranges_are_used_to_their_ends() -> None:
 
 def test_blur_grows_with_the_width_of_a_polygon_and_not_with_its_length() -> None:
     def blur(size: float, elongation: float, share: tuple[float, float]) -> Tensor:
-        config = DefectConfig(
+        ellipse = DefectConfig(
             probability=1.0, size=(size, size), elongation=(elongation, elongation), blur_share=share
-        )  # fmt: skip
-        return draw(make_sampler(config, IMAGES), MANY).polygons.blur_sigma
+        )
+        return draw(make_sampler(ellipse, IMAGES), MANY).polygons.blur_sigma
 
     alike = blur(0.5, 1, (0, 0))
     assert_within(alike, DefectConfig.blur_sigma)

@@ -1,7 +1,6 @@
 """The CPU kernels under the address and undefined-behaviour sanitizers, on buffers of exactly the right size."""
 
 import os
-import platform
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -9,20 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from native_sources import INSTRUCTION_SETS, PROGRAMS, native_sources
 
-ROOT = Path(__file__).resolve().parent.parent
 # The address sanitizer finds what the three checks left out would; with them the compiler takes minutes.
 FLAGS = [
     *("-std=c++17", "-O1", "-g1", "-ffp-contract=fast", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
     *("-fno-sanitize=null,object-size,alignment", "-pthread"),
 ]
 GCC_FLAGS = ["--param", "asan-instrumentation-with-call-threshold=0"]  # compiles in half the time
-PROGRAMS = ("native_cases", "native_paste_cases", "native_feature_cases")
-INSTRUCTION_SETS = {
-    "plain": [],
-    "avx2": ["-mavx2", "-mfma"],
-    "avx512": ["-mavx512f", "-mavx512dq", "-mavx512vl"],
-}
 
 
 def command_with_sanitizers(folder: Path) -> list[str]:
@@ -44,24 +37,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         pytest.skip("TWOSTAGE_TEST_SANITIZERS is not set: building the kernels with sanitizers takes a minute")
     folder = tmp_path_factory.mktemp("sanitizers")
     compiler = command_with_sanitizers(folder)
-    x86 = platform.machine().lower() in ("x86_64", "amd64")
-    cpu = ROOT / "csrc" / "cpu"
-    sources: dict[Path, list[str]] = {ROOT / "tests" / f"{name}.cpp": [] for name in PROGRAMS}
-    sources |= {
-        cpu / name: []
-        for name in (
-            "similarity.cpp",
-            "thread_pool.cpp",
-            "threads.cpp",
-            "paste.cpp",
-            "feature_distance.cpp",
-            "kernel_choice.cpp",
-        )
-    }
-    sources[cpu / "paste_shape.cpp"] = ["-ffp-contract=off"]
-    for name, flags in INSTRUCTION_SETS.items():
-        if x86 or name == "plain":
-            sources |= {cpu / f"{op}_{name}.cpp": flags for op in ("tile", "paste", "feature")}
+    sources = native_sources(PROGRAMS, INSTRUCTION_SETS)
 
     def compile_one(source: Path) -> Path:
         target = folder / f"{source.stem}.o"
